@@ -3,7 +3,7 @@
 use super::error::{Endpoints, UpstreamError};
 use super::in_flight::QueryStatus;
 use super::upstream_socket::UpstreamSocket;
-use crate::chain::Encryption;
+use crate::chain::{Encryption, Transport};
 use crate::message::Response;
 use smallvec::{SmallVec, smallvec};
 use std::future::poll_fn;
@@ -40,6 +40,8 @@ pub(super) struct Attempt {
     pub socket: Arc<dyn UpstreamSocket>,
     pub id: u16,
     pub sent: Instant,
+    /// When the query was first sent to this upstream, in another attempt perhaps.
+    pub since: Instant,
     /// Queries that were in flight on the socket before this one.
     pub queued_behind: usize,
 }
@@ -55,10 +57,19 @@ pub(super) struct Attempts {
     waiting: SmallVec<[Attempt; 1]>,
     /// When the first of them was sent.
     start: Instant,
-    /// Without the local address, which each attempt has for itself.
-    endpoints: Endpoints,
-    /// That of the attempt that was answered.
-    answered: Option<Arc<dyn UpstreamSocket>>,
+    transport: Transport,
+    upstream: SocketAddr,
+    /// The socket of the attempt that was answered, and [`Attempt::since`] of it.
+    answered: Option<(Arc<dyn UpstreamSocket>, Instant)>,
+}
+
+/// An attempt that was answered.
+pub(super) struct AnsweredAttempt {
+    pub endpoints: Endpoints,
+    /// What hid it on the way.
+    pub encryption: Option<Encryption>,
+    /// See [`Attempt::since`].
+    pub since: Instant,
 }
 
 /// An upstream's failure, and the attempts that may still be answered: those of a query that has waited for the whole
@@ -86,17 +97,17 @@ pub(super) enum AttemptEvent {
 }
 
 impl Attempts {
-    pub(super) fn new(first: Attempt, endpoints: Endpoints) -> Self {
-        Self { start: first.sent, waiting: smallvec![first], endpoints, answered: None }
+    pub(super) fn new(first: Attempt, transport: Transport, upstream: SocketAddr) -> Self {
+        Self { start: first.sent, waiting: smallvec![first], transport, upstream, answered: None }
     }
 
     /// Waits for those too, which were made at another upstream before.
     pub(super) fn join(&mut self, earlier: Self) {
-        self.start = self.start.min(earlier.start);
         self.waiting.extend(earlier.waiting);
     }
 
-    pub(super) fn add(&mut self, attempt: Attempt) {
+    pub(super) fn add(&mut self, mut attempt: Attempt) {
+        attempt.since = self.start;
         self.waiting.push(attempt);
     }
 
@@ -122,9 +133,9 @@ impl Attempts {
             QueryStatus::Done(outcome) => {
                 match outcome {
                     Ok(response) => {
-                        attempt.socket.remote().metrics.count_response(response.rcode(), self.start.elapsed());
+                        attempt.socket.remote().metrics.count_response(response.rcode(), attempt.since.elapsed());
                         answer = Some((response, attempt.socket.remote().address));
-                        *answered = Some(attempt.socket.clone());
+                        *answered = Some((attempt.socket.clone(), attempt.since));
                     }
                     Err(error) => failure = Some(error),
                 }
@@ -153,22 +164,17 @@ impl Attempts {
         }
     }
 
-    /// When the first attempt was sent.
-    pub(super) fn start(&self) -> Instant {
-        self.start
-    }
-
-    /// Whom the answer has come from, where it has come to, and what hid it on the way; `None` as long as there is
-    /// none.
-    pub(super) fn answered(&self) -> Option<(Endpoints, Option<Encryption>)> {
-        let socket = self.answered.as_ref()?;
-        let remote = socket.remote();
-        let endpoints = Endpoints { local: socket.local_address(), remote: remote.address, ..self.endpoints };
-        Some((endpoints, remote.protocol.encryption()))
+    /// The attempt that was answered; `None` as long as there is none.
+    pub(super) fn answered(&self) -> Option<AnsweredAttempt> {
+        let (socket, since) = self.answered.as_ref()?;
+        let (local, remote) = (socket.local_address(), socket.remote());
+        let endpoints = Endpoints { transport: socket.transport(), local, remote: remote.address };
+        Some(AnsweredAttempt { endpoints, encryption: remote.protocol.encryption(), since: *since })
     }
 
     /// The endpoints of the latest attempt, for messages.
     pub(super) fn latest_endpoints(&self) -> Endpoints {
-        Endpoints { local: self.waiting.last().and_then(|attempt| attempt.socket.local_address()), ..self.endpoints }
+        let local = self.waiting.last().and_then(|attempt| attempt.socket.local_address());
+        Endpoints { transport: self.transport, local, remote: self.upstream }
     }
 }

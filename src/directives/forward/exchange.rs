@@ -228,13 +228,16 @@ impl Exchanger {
         let mut said = match said {
             // The one thing that is believed of anybody is that the upstream does not understand EDNS.
             Err(error) if error.may_be_forged() && !(error.is_code_alone() && late.query.has_edns()) => {
-                upstream.ask(late.query, Transport::Tcp).await
+                self.ask_over(upstream, late.query, late.request, Transport::Tcp).await
             }
             said => said.map_err(NoAnswer::from),
         };
         if late.query.has_edns() && refuses_edns(&said) {
             let query = Arc::new(UpstreamQuery::without_edns(late.request));
             said = self.ask_over_transport(upstream, &query, late.request).await;
+        }
+        if self.options.prefer_udp && said.as_ref().is_ok_and(Response::is_truncated) {
+            said = self.ask_over(upstream, late.query, late.request, Transport::Tcp).await;
         }
         let response = answer_of(said, late.request).ok()?;
         *asked = Some(from);
@@ -274,16 +277,35 @@ impl Exchanger {
             (false, false) => request.peer.transport,
         });
         loop {
-            let response = match self.observers.is_empty() && !Spans::are_recorded() {
-                true => upstream.ask(query, transport).await?,
-                // Boxed: the future of every query would have room for it.
-                false => Box::pin(self.ask_watched(upstream, query, request, transport)).await?,
+            // As in `ask_over`, whose future would take more room in that of every query.
+            let response = match self.is_watched() {
+                false => upstream.ask(query, transport).await?,
+                true => Box::pin(self.ask_watched(upstream, query, request, transport)).await?,
             };
             if !response.is_truncated() || transport != Transport::Udp || !self.options.prefer_udp {
                 return Ok(response);
             }
             transport = Transport::Tcp;
         }
+    }
+
+    /// Asks one upstream over this transport; whoever traces or observes the query sees it.
+    async fn ask_over(
+        &self,
+        upstream: &Upstream,
+        query: &Arc<UpstreamQuery>,
+        request: &Request<'_>,
+        transport: Transport,
+    ) -> Result<Response, NoAnswer> {
+        match self.is_watched() {
+            false => upstream.ask(query, transport).await,
+            true => self.ask_watched(upstream, query, request, transport).await,
+        }
+    }
+
+    /// What is asked now is traced or observed.
+    fn is_watched(&self) -> bool {
+        !self.observers.is_empty() || Spans::are_recorded()
     }
 
     /// [`Upstream::ask`] of a query that is traced or observed.
@@ -317,11 +339,12 @@ impl Exchanger {
     /// An answer to an attempt whose query has been observed without one.
     fn observe_late(&self, event: &AttemptEvent, attempts: &Attempts, late: Late<'_>) {
         let AttemptEvent::Answered(response, _) = event else { return };
-        if let (false, Some(socket)) = (self.observers.is_empty(), attempts.answered()) {
+        if let (false, Some(answered)) = (self.observers.is_empty(), attempts.answered()) {
+            let socket = (answered.endpoints, answered.encryption);
             self.observe(&UpstreamExchange {
                 is_late: true,
                 reply: Some(response.wire()),
-                ..exchange_with(late.request, late.query, attempts.start(), socket)
+                ..exchange_with(late.request, late.query, answered.since, socket)
             });
         }
     }

@@ -142,7 +142,7 @@ impl TcpConnection {
         query.write(id, LetterCase::default(), &mut state.outbox);
         drop(state);
         self.changed.notify_one();
-        Ok(Attempt { socket: self.clone(), id, sent: now, queued_behind })
+        Ok(Attempt { socket: self.clone(), id, sent: now, since: now, queued_behind })
     }
 
     /// True if it takes no more queries and all are answered.
@@ -180,6 +180,10 @@ impl UpstreamSocket for TcpConnection {
     fn retire_if_silent_since(&self, _sent: Instant) {
         // The caller has found no progress since then, or its query has had the whole read timeout.
         self.retire();
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::Tcp
     }
 
     fn remote(&self) -> &Remote {

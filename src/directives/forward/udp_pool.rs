@@ -201,7 +201,6 @@ impl UdpPool {
 #[cfg(test)]
 mod tests {
     use super::super::attempt::{AttemptEvent, Attempts};
-    use super::super::error::Endpoints;
     use super::super::remote::UpstreamSettings;
     use super::super::tests::{remote, upstream_settings};
     use super::*;
@@ -224,8 +223,7 @@ mod tests {
             message[2] |= 0x80;
             upstream.send_to(&message[..length], client).await.unwrap();
         };
-        let mut attempts =
-            Attempts::new(attempt, Endpoints { transport: Transport::Udp, local: None, remote: address });
+        let mut attempts = Attempts::new(attempt, Transport::Udp, address);
         let (event, ()) = tokio::join!(attempts.next_event(Instant::now() + Duration::from_secs(5)), answer);
         assert!(matches!(event, AttemptEvent::Answered(..)));
         socket.retire();

@@ -160,7 +160,7 @@ impl UdpSocket {
         outbox.keep(None);
         drop(outbox);
         self.changed.notify_one();
-        Ok(Attempt { socket: self.clone(), id, sent: now, queued_behind })
+        Ok(Attempt { socket: self.clone(), id, sent: now, since: now, queued_behind })
     }
 
     /// Sends what is in the outbox.
@@ -281,6 +281,10 @@ impl UpstreamSocket for UdpSocket {
         if !self.in_flight.lock().has_response_since(sent) {
             self.retire();
         }
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::Udp
     }
 
     fn remote(&self) -> &Remote {

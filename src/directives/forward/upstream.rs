@@ -2,7 +2,7 @@
 //! address and settings unchanged.
 
 use super::attempt::{Attempt, AttemptEvent, AttemptKind, Attempts, NoAnswer};
-use super::error::{Endpoints, UpstreamError};
+use super::error::UpstreamError;
 use super::health::UpstreamHealth;
 use super::metrics::UpstreamMetrics;
 use super::remote::{MAX_STREAMS, Remote, UpstreamProtocol, UpstreamSettings};
@@ -107,7 +107,7 @@ impl Upstream {
         self.metrics.count_request();
         let first = self.send(query, transport, AttemptKind::First, start)?;
         let mut schedule = RetrySchedule::new(transport, self.settings.read_timeout, first.queued_behind > 0, start);
-        let mut attempts = Attempts::new(first, Endpoints { transport, local: None, remote: self.address });
+        let mut attempts = Attempts::new(first, transport, self.address);
         loop {
             let event = match attempts.next_event(schedule.deadline()).await {
                 // Sent again when a lost query would be: at once, it would take another socket where there are too
@@ -120,7 +120,7 @@ impl Upstream {
             };
             match event {
                 AttemptEvent::Answered(response, _) => {
-                    query.set_answered(attempts.answered().map(|(endpoints, _)| endpoints));
+                    query.set_answered(attempts.answered().map(|answered| answered.endpoints));
                     return Ok(response);
                 }
                 AttemptEvent::Failed(error) => {

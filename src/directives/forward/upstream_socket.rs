@@ -3,6 +3,7 @@
 use super::error::UpstreamError;
 use super::in_flight::{InFlightQueries, QueryStatus};
 use super::remote::Remote;
+use crate::chain::Transport;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::task::Waker;
@@ -20,6 +21,8 @@ pub(super) trait UpstreamSocket: Send + Sync {
     fn has_progress_since(&self, sent: Instant) -> bool;
     /// Retires the socket if no answer has come since `sent`: behind a ClusterIP it may lead to a pod that is gone.
     fn retire_if_silent_since(&self, sent: Instant);
+    /// What its queries are sent over.
+    fn transport(&self) -> Transport;
     /// The upstream that it leads to.
     fn remote(&self) -> &Remote;
     /// The local address, once there is one.
@@ -44,7 +47,6 @@ mod tests {
     use super::super::letter_case::LetterCase;
     use super::super::upstream_query::UpstreamQuery;
     use super::*;
-    use crate::chain::Transport;
     use crate::message::{Query, RecordType};
     use std::sync::Arc;
     use std::time::Duration;

@@ -252,13 +252,24 @@ async fn metadata_names_the_upstream_that_answered_or_was_asked_last() {
     assert_eq!(upstream_of(&running, "a.example.").await, Some(slow.address.to_string()));
 }
 
-/// Every query on it has failed.
-struct Broken(Arc<Remote>);
+/// What becomes of every query on it is known.
+struct Known {
+    remote: Arc<Remote>,
+    transport: Transport,
+    /// `None`: it has failed.
+    answer: Option<Response>,
+}
 
-impl UpstreamSocket for Broken {
+impl Known {
+    fn attempt(self, since: Instant) -> Attempt {
+        Attempt { socket: Arc::new(self), id: 1, sent: since, since, queued_behind: 0 }
+    }
+}
+
+impl UpstreamSocket for Known {
     fn poll(&self, _id: u16, _deadline: Instant, _waker: &Waker) -> QueryStatus {
-        let endpoints = Endpoints { transport: Transport::Tcp, local: None, remote: self.0.address };
-        QueryStatus::Done(Err(UpstreamError::Closed(endpoints)))
+        let endpoints = Endpoints { transport: self.transport, local: None, remote: self.remote.address };
+        QueryStatus::Done(self.answer.clone().ok_or(UpstreamError::Closed(endpoints)))
     }
     fn forget(&self, _id: u16) {}
     fn retire(&self) {}
@@ -266,8 +277,11 @@ impl UpstreamSocket for Broken {
         false
     }
     fn retire_if_silent_since(&self, _sent: Instant) {}
+    fn transport(&self) -> Transport {
+        self.transport
+    }
     fn remote(&self) -> &Remote {
-        &self.0
+        &self.remote
     }
     fn local_address(&self) -> Option<SocketAddr> {
         None
@@ -275,12 +289,45 @@ impl UpstreamSocket for Broken {
 }
 
 #[tokio::test]
+async fn a_late_answer_has_the_time_and_the_transport_of_its_own_upstream() {
+    let (earlier, now) = (Instant::now(), Instant::now() + Duration::from_secs(2));
+    let socket = |address: &str, transport, answer| {
+        let remote = remote(address.parse().unwrap(), upstream_settings());
+        Known { remote, transport, answer }
+    };
+    let one = request("a.example.", Transport::Udp);
+    let answer = Response::empty(one.borrow().query, one.borrow().wire, Rcode::NOERROR);
+    let first = socket("127.0.0.1:53", Transport::Tcp, None);
+    let second = socket("127.0.0.2:53", Transport::Udp, Some(answer));
+    let addresses = [first.remote.address, second.remote.address];
+    let mut attempts = Attempts::new(first.attempt(earlier), Transport::Tcp, addresses[0]);
+    attempts.join(Attempts::new(second.attempt(now), Transport::Udp, addresses[1]));
+    assert!(matches!(attempts.next_event(now).await, AttemptEvent::Answered(..)));
+    let answered = attempts.answered().unwrap();
+    let Endpoints { transport, remote, .. } = answered.endpoints;
+    assert_eq!((answered.since, transport, remote), (now, Transport::Udp, addresses[1]));
+}
+
+#[tokio::test]
+async fn a_late_truncated_answer_is_asked_for_over_tcp_where_udp_is_preferred() {
+    let slow = ScriptedUpstream::start(|seen| match seen.transport {
+        Transport::Udp => Reaction::Later(Duration::from_millis(330), seen.truncated()),
+        Transport::Tcp => Reaction::Send(seen.answer(1)),
+    })
+    .await;
+    let running = Running::new(&[slow.address], ForwardOptions { prefer_udp: true, max_fails: 0, ..short_timeout() });
+    let response = running.answer(&request("a.example.", Transport::Tcp)).await;
+    assert!(!response.is_truncated());
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+}
+
+#[tokio::test]
 async fn nothing_is_waited_for_once_all_attempts_have_failed() {
     let running = Running::new(&[dead_address()], ForwardOptions { max_fails: 0, ..short_timeout() });
     let remote = remote(dead_address(), upstream_settings());
-    let endpoints = Endpoints { transport: Transport::Tcp, local: None, remote: remote.address };
-    let attempt = Attempt { socket: Arc::new(Broken(remote)), id: 1, sent: Instant::now(), queued_behind: 0 };
-    let mut attempts = Box::new(Attempts::new(attempt, endpoints));
+    let address = remote.address;
+    let broken = Known { remote, transport: Transport::Tcp, answer: None };
+    let mut attempts = Box::new(Attempts::new(broken.attempt(Instant::now()), Transport::Tcp, address));
     let deadline = Instant::now() + Duration::from_secs(3600);
     // As while the next upstream is asked.
     assert!(matches!(attempts.next_event(deadline).await, AttemptEvent::Failed(_)));
