@@ -172,11 +172,11 @@ impl Examined {
 pub(super) fn open_to_all(ports: &[u16]) -> Option<String> {
     let ports = match ports {
         [] => return None,
-        [port] => format!("port {port}"),
-        ports => format!("ports {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
+        [port] => format!("port {port} is"),
+        ports => format!("ports {} are", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
     };
     Some(format!(
-        "{ports} is served on all addresses of this machine, so that the node's neighbours can ask too, not its pods alone: `bind` names the \
+        "{ports} served on all addresses of this machine, so that the node's neighbours can ask too, not its pods alone: `bind` names the \
          addresses that are to be served; `acl` chooses by client who is answered"
     ))
 }

@@ -1,7 +1,7 @@
 //! A text about a query with placeholders, compiled once into pieces (CoreDNS plugin/pkg/replacer): a line of `log`, or
 //! what `dnstap` adds to its messages.
 
-use super::{Exchange, Peer, Request, Spans, Transport};
+use super::{Exchange, Peer, Request, Spans, TRACE_ID, Transport};
 use crate::message::{Class, Rcode};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -62,8 +62,8 @@ pub(crate) fn placeholders() -> impl Iterator<Item = &'static str> {
 }
 
 /// Metadata labels that stand for something in every format (`trace/traceid`), or in those of `log`.
-const LABELS: [&str; 3] = ["/log/type", "/log/class", TRACE_ID];
-const TRACE_ID: &str = "/trace/traceid";
+const LABELS: [&str; 3] = ["/log/type", "/log/class", TRACE_PLACEHOLDER];
+const TRACE_PLACEHOLDER: &str = "/trace/traceid";
 
 /// Appends what a metadata label stands for, with its leading slash; false if nothing sets it.
 pub(crate) type AppendLabel<'a> = &'a dyn Fn(&str, &mut String) -> bool;
@@ -249,12 +249,10 @@ fn append_label(name: &str, request: &Request<'_>, label: AppendLabel<'_>, line:
     if label(name, line) {
         return;
     }
-    if let Some(spans) = Spans::current().filter(|_| name == TRACE_ID) {
-        // Writing to a String does not fail.
-        _ = write!(line, "{:016x}", spans.trace_id);
-        return;
-    }
     let label = name.strip_prefix('/').unwrap_or(name);
+    if let Some(spans) = Spans::current().filter(|_| label == TRACE_ID) {
+        return line.push_str(&spans.trace_id_text());
+    }
     let value = request.metadata.and_then(|metadata| metadata.get(label));
     line.push_str(value.as_deref().unwrap_or(ABSENT));
 }

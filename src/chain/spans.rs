@@ -41,6 +41,9 @@ pub struct Span {
     pub peer: Option<SocketAddr>,
 }
 
+/// The metadata label that says in which trace a query is.
+pub(crate) const TRACE_ID: &str = "trace/traceid";
+
 /// The spans of one query.
 pub struct Spans {
     /// Not zero.
@@ -60,6 +63,11 @@ impl Spans {
     /// Of a query whose record begins at `begun`.
     pub fn new(trace_id: u64, begun: Instant) -> Self {
         Self { trace_id, begun, recorded: Mutex::default() }
+    }
+
+    /// The value of the metadata label `trace/traceid`.
+    pub fn trace_id_text(&self) -> String {
+        format!("{:016x}", self.trace_id)
     }
 
     /// Those of the query that this task answers; `None` if it is not traced.

@@ -50,6 +50,7 @@ impl Configured for TapConfig {
             is_full: self.is_full,
             extra: self.extra.clone(),
             metadata: context.metadata.clone(),
+            encrypted: context.servers.iter().map(|server| encrypted(server)).collect(),
         });
         Ok(Built { observer: Some(tap.clone()), upstream_observer: Some(tap), ..Built::default() })
     }
@@ -63,6 +64,17 @@ struct Tap {
     is_full: bool,
     extra: Option<Format>,
     metadata: BlockMetadata,
+    /// What clients speak at each listen address instead of plain DNS.
+    encrypted: Box<[Option<Protocol>]>,
+}
+
+/// What is spoken within TLS at a listen address with this label.
+fn encrypted(server: &str) -> Option<Protocol> {
+    match server.split_once("://")?.0 {
+        "tls" => Some(Protocol::Tls),
+        "https" => Some(Protocol::Https),
+        _ => None,
+    }
 }
 
 thread_local! {
@@ -114,9 +126,10 @@ impl Observer for Tap {
         let (request, now) = (&exchange.request, now());
         let query = TapMessage {
             kind: Kind::ClientQuery,
-            protocol: match request.peer.transport {
-                Transport::Udp => Protocol::Udp,
-                Transport::Tcp => Protocol::Tcp,
+            protocol: match (self.encrypted.get(request.server), request.peer.transport) {
+                (Some(Some(protocol)), _) => *protocol,
+                (_, Transport::Udp) => Protocol::Udp,
+                (_, Transport::Tcp) => Protocol::Tcp,
             },
             query: Some(request.peer.client),
             response: Some(request.peer.local),

@@ -2,10 +2,10 @@
 
 use super::parse;
 use crate::chain::testing::{Question, build, configure, process};
-use crate::chain::{After, Answer, Failure, FastPath, Handler, ProcessContext};
+use crate::chain::{After, Answer, Failure, FastPath, Handler, ProcessContext, Spans};
 use crate::message::{Name, Query, Rcode, RecordType};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The block's handler; its diagnostics must be these.
 fn handler_with(process: &ProcessContext, directives: &str, says: &str) -> Arc<dyn Handler> {
@@ -165,6 +165,18 @@ async fn a_record_that_cannot_be_made_is_servfail_with_the_reason_and_counted() 
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn the_trace_of_a_query_is_a_label() {
+    let handler = handler(
+        &process(),
+        "template IN TXT {\n answer \"{{ .Name }} 60 IN TXT \\\"<{{ .Meta `trace/traceid` }}>\\\"\"\n}",
+    );
+    let text = async || ask(&handler, "a.example.", RecordType::TXT).await.unwrap().1.concat();
+    assert!(text().await.contains("<>"));
+    let traced = Arc::new(Spans::new(0xab, Instant::now())).scope(text()).await;
+    assert!(traced.contains("<00000000000000ab>"), "{traced}");
 }
 
 #[test]
