@@ -1,6 +1,7 @@
 //! DNS over HTTPS as a client speaks it (RFC 8484), over HTTP/2: how a query becomes a request, what of a response is
 //! an answer, and one exchange on a connection of its own.
 
+use super::bounded_reads::{BoundedReads, ReadAllowance};
 use data_encoding::BASE64URL_NOPAD;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -8,6 +9,7 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, AGE, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use hyper::{Method, Request, StatusCode, Uri};
+use std::future::poll_fn;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -26,6 +28,11 @@ const MAX_MESSAGE: usize = 65535;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Octets of a response's head at most. One of an answer has a few hundred.
 const MAX_HEAD: u32 = 16 << 10;
+/// Interim responses (1xx) to a request at most. No server of DNS needs one, and HTTP/2 does not bound them.
+const MAX_INTERIM: usize = 4;
+/// Octets that a connection may bring for each request, and before the first: several times those of the longest
+/// message and the longest head.
+const OCTETS_PER_REQUEST: usize = 256 << 10;
 /// Streams that we have ended and of which something may still come.
 const MAX_ENDED_STREAMS: usize = 100;
 /// Octets of a media type that a message shows at most.
@@ -34,7 +41,7 @@ const SHOWN_TYPE: usize = 60;
 /// Sends requests on a connection.
 pub(crate) type DohSender = SendRequest<Bytes>;
 /// Moves what is sent and received. It has to be polled.
-pub(crate) type DohConnection = Connection<TlsStream<TcpStream>, Bytes>;
+pub(crate) type DohConnection = Connection<BoundedReads<TlsStream<TcpStream>>, Bytes>;
 
 /// How a query is put into a request (RFC 8484 section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,6 +132,8 @@ pub(crate) enum DohError {
     TooLong,
     #[error("the response answers another question, or none")]
     OtherQuestion,
+    #[error("more than {MAX_INTERIM} interim responses (HTTP status 1xx) instead of one that is final")]
+    Interim,
 }
 
 /// Why a request has brought no answer.
@@ -146,21 +155,30 @@ pub(crate) struct DohResponse {
 }
 
 /// Begins HTTP/2 in a session. `streams` is how many are opened at most before the server has said how many it takes.
+/// The connection fails when it brings more than the allowance, to which [`allow_request`] adds.
 ///
 /// # Errors
 /// The connection fails.
 pub(crate) async fn handshake(
     session: TlsStream<TcpStream>,
     streams: usize,
-) -> Result<(DohSender, DohConnection), h2::Error> {
-    Builder::new()
+) -> Result<(DohSender, DohConnection, ReadAllowance), h2::Error> {
+    let allowance = ReadAllowance::new(2 * OCTETS_PER_REQUEST);
+    let session = BoundedReads::new(session, allowance.clone());
+    let (sender, connection) = Builder::new()
         .initial_max_send_streams(streams)
         .enable_push(false)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEAD)
         .max_concurrent_reset_streams(MAX_ENDED_STREAMS)
         .handshake(session)
-        .await
+        .await?;
+    Ok((sender, connection, allowance))
+}
+
+/// Allows what a request's response may have, when `open` are open with it.
+pub(crate) fn allow_request(allowance: &ReadAllowance, open: usize) {
+    allowance.add(OCTETS_PER_REQUEST, (open + 1) * OCTETS_PER_REQUEST);
 }
 
 /// Asks `query` on a stream of its own, with ID 0, as RFC 8484 section 4.1 wants for the sake of HTTP caches. Dropping
@@ -186,7 +204,15 @@ pub(crate) fn send(
 ///
 /// # Errors
 /// The stream fails; the response is no answer.
-pub(crate) async fn receive(response: ResponseFuture) -> Result<DohResponse, ExchangeError> {
+pub(crate) async fn receive(mut response: ResponseFuture) -> Result<DohResponse, ExchangeError> {
+    let mut interim = 0;
+    while let Some(outcome) = poll_fn(|context| response.poll_informational(context)).await {
+        outcome?;
+        interim += 1;
+        if interim > MAX_INTERIM {
+            return Err(DohError::Interim.into());
+        }
+    }
     let (head, body) = response.await?.into_parts();
     let expected = read_head(head.status, &head.headers)?;
     let message = read_body(body, expected).await?;
@@ -202,7 +228,7 @@ pub(crate) async fn exchange(
     resource: &DohResource,
     query: Vec<u8>,
 ) -> Result<DohResponse, ExchangeError> {
-    let (sender, connection) = handshake(session, 1).await?;
+    let (sender, connection, _) = handshake(session, 1).await?;
     let exchange = async {
         let mut sender = sender.ready().await?;
         let (response, _stream) = send(&mut sender, resource, query)?;

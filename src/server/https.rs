@@ -126,11 +126,6 @@ impl Ending<'_> {
                 // Counted by whoever takes its place.
                 () = self.usage.evicted() => return None,
                 () = self.memory.cut() => return Some(Cut::Crowded),
-                outcome = connection.as_mut() => {
-                    let error = outcome.err()?;
-                    tracing::debug!("HTTPS connection: {error}");
-                    return None;
-                }
                 () = &mut stopped, if !is_finishing => {
                     finish(connection.as_mut());
                     is_finishing = true;
@@ -147,6 +142,12 @@ impl Ending<'_> {
                         self.timeouts.write
                     }
                 },
+                // After the others, so that what the client sends cannot put them off.
+                outcome = connection.as_mut() => {
+                    let error = outcome.err()?;
+                    tracing::debug!("HTTPS connection: {error}");
+                    return None;
+                }
             };
             alarm.set(sleep(again.max(Duration::from_millis(1))));
         }

@@ -34,8 +34,9 @@ async fn run(connection: Arc<TcpConnection>) {
     let mut timer = DeadlineTimer::new();
     fail_on_drop.error = tokio::select! {
         biased;
-        error = connect_and_serve(&connection) => error,
+        // Before what the upstream sends, so that it cannot put deadlines off.
         never = timer.run(&connection.in_flight) => match never {},
+        error = connect_and_serve(&connection) => error,
     };
     // Before `fail_on_drop` fails the queries in flight, so that none is sent on this connection after that.
     connection.state.lock().is_retired = true;

@@ -7,6 +7,7 @@ use super::remote::MAX_STREAMS;
 use super::tcp_connection::{ConnectionEnd, TcpConnection};
 use super::upstream_socket::UpstreamSocket;
 use crate::message::framing::{self, Frame};
+use crate::net::bounded_reads::ReadAllowance;
 use crate::net::doh::{self, DohConnection, DohError, DohResource, DohResponse, DohSender, ExchangeError};
 use foldhash::fast::RandomState;
 use futures_util::stream::FuturesUnordered;
@@ -31,8 +32,9 @@ pub(super) async fn serve(
     resource: &DohResource,
 ) -> Result<(), ConnectionEnd> {
     let at_first = connection.remote.streams.load(Ordering::Relaxed);
-    let (sender, mut http) = doh::handshake(session, at_first).await?;
-    let mut streams = Streams { connection, resource, sender, waiting: VecDeque::new(), open: HashMap::default() };
+    let (sender, mut http, allowance) = doh::handshake(session, at_first).await?;
+    let (waiting, open) = (VecDeque::new(), HashMap::default());
+    let mut streams = Streams { connection, resource, sender, allowance, waiting, open };
     let mut exchanges = FuturesUnordered::new();
     let mut idle = IdleTimer::new(connection.remote.settings.expire);
     loop {
@@ -48,6 +50,9 @@ pub(super) async fn serve(
         }
         tokio::select! {
             biased;
+            // Before what the upstream sends, so that it cannot put them off.
+            () = idle.tick(connection) => {}
+            () = connection.changed.notified() => {}
             ended = &mut http => {
                 // What came before the end is an answer as any other.
                 while let Some(Some((id, outcome))) = exchanges.next().now_or_never() {
@@ -56,12 +61,14 @@ pub(super) async fn serve(
                 return Ok(ended?);
             }
             Some((id, outcome)) = exchanges.next(), if !exchanges.is_empty() => {
+                let is_flooded = matches!(outcome, Err(ExchangeError::Response(DohError::Interim)));
                 streams.finish(id, outcome);
+                if is_flooded {
+                    return Err(ConnectionEnd::Session("http2: an endless response on another stream".into()));
+                }
                 idle.restart();
             }
             _ = poll_fn(|context| streams.sender.poll_ready(context)), if !streams.waiting.is_empty() => {}
-            () = connection.changed.notified() => {}
-            () = idle.tick(connection) => {}
         }
     }
 }
@@ -76,6 +83,8 @@ struct Streams<'a> {
     connection: &'a TcpConnection,
     resource: &'a DohResource,
     sender: DohSender,
+    /// What may be read of the connection.
+    allowance: ReadAllowance,
     /// Queries that wait until the upstream takes another stream.
     waiting: VecDeque<(u16, Vec<u8>)>,
     /// By the IDs of their queries, so that they can be ended.
@@ -117,6 +126,7 @@ impl Streams<'_> {
             match ready.and_then(|()| doh::send(&mut self.sender, self.resource, query)) {
                 Ok((response, stream)) => {
                     self.open.insert(id, stream);
+                    doh::allow_request(&self.allowance, self.open.len());
                     return Some((id, response));
                 }
                 Err(error) => self.fail(id, error),

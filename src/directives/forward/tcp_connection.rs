@@ -216,6 +216,8 @@ impl From<io::Error> for ConnectionEnd {
 impl From<h2::Error> for ConnectionEnd {
     fn from(error: h2::Error) -> Self {
         match error.get_io() {
+            // Of what the upstream has sent, not of the socket.
+            Some(io) if io.kind() == io::ErrorKind::InvalidData => Self::Session(io.to_string().into()),
             Some(io) => Self::System(SystemError::from(io)),
             None => Self::Session(format!("http2: {error}").into()),
         }

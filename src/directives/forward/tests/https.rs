@@ -1,5 +1,6 @@
 //! Upstreams over HTTPS: a request for each query, on few connections.
 
+use super::flooding_https::{Flood, FloodingUpstream};
 use super::scripted::ReceivedQuery;
 use super::scripted_https::{HttpsBehaviour, HttpsReaction, HttpsUpstream, ReceivedRequest};
 use super::*;
@@ -9,6 +10,7 @@ use crate::net::tls::testing::Authority;
 use futures_util::future::join_all;
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio_rustls::rustls::{HandshakeKind, ServerConfig};
 
 const NAME: &str = "dns.example";
@@ -302,5 +304,40 @@ async fn health_checks_go_over_https_and_need_an_answer() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(is_well, running.metric("coredns_proxy_healthcheck_failures_total") == 0.0);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_sends_frames_without_end_is_left_and_others_have_their_turn() {
+    // How often others have their turn at least, while 512 KiB are read, 16 at a time.
+    let cases = [(Flood::Interim, "interim responses", 1), (Flood::Unknown, "far more than answers have", 30)];
+    for (flood, says, least) in cases {
+        let authority = Authority::new("authority");
+        let flooding = FloodingUpstream::start(server(&authority).tls, flood);
+        let good = HttpsUpstream::start(server(&authority), answer).await;
+        let alone = over_https(&[flooding.address], NAME, authority.client(), once());
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let said = alone.failure().await;
+        other.abort();
+        assert!(said.contains(says), "{flood:?}: {said}");
+        assert!(turns.load(Ordering::Relaxed) >= least, "{flood:?}: {turns:?}");
+        let options =
+            ForwardOptions { policy: super::super::policy::UpstreamPolicy::Sequential, ..ForwardOptions::default() };
+        let both = over_https(&[flooding.address, good.address], NAME, authority.client(), options);
+        all_are_answered(&both, &requests(1)).await;
+        let ended = loop {
+            match flooding.ended() {
+                Some(ended) => break ended,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        assert!(ended.len() > 1 && ended.iter().all(|by_client| *by_client), "{flood:?}: {ended:?}");
     }
 }

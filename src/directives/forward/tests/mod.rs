@@ -1,6 +1,7 @@
 //! The directive against scripted upstreams on loopback.
 
 mod exchange;
+mod flooding_https;
 mod https;
 mod loops;
 mod parse;
