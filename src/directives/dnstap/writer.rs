@@ -136,18 +136,7 @@ impl<'a> Writer<'a> {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
-            let outcome = match connect(self.shared).await {
-                Ok(mut stream) => {
-                    backoff.reset();
-                    self.troubles.connected();
-                    self.shared.readers.set(1.0);
-                    let outcome = self.write_to(&mut *stream).await;
-                    self.shared.readers.set(0.0);
-                    outcome
-                }
-                Err(error) => Err(error),
-            };
-            match outcome {
+            match self.try_once(&mut backoff).await {
                 Ok(()) => break,
                 Err(error) => self.troubles.failed(&error),
             }
@@ -164,9 +153,21 @@ impl<'a> Writer<'a> {
         self.shared.queue.drop_frames(frames::count(self.taken.rest()));
     }
 
+    /// Connects, and writes until the endpoint is closed or the reader is gone. Whoever accepts a connection and does
+    /// not take dnstap is no reader: the pauses go on growing, and the trouble is not over.
+    async fn try_once(&mut self, backoff: &mut Backoff) -> Result<(), WriteError> {
+        let mut stream = connect(self.shared).await?;
+        shake_hands(&mut *stream).await?;
+        backoff.reset();
+        self.troubles.connected();
+        self.shared.readers.set(1.0);
+        let outcome = self.write_to(&mut *stream).await;
+        self.shared.readers.set(0.0);
+        outcome
+    }
+
     /// Writes until the endpoint is closed, or the reader is gone.
     async fn write_to(&mut self, stream: &mut dyn Stream) -> Result<(), WriteError> {
-        shake_hands(stream).await?;
         let shared = self.shared;
         loop {
             if self.taken.frames.is_empty() {
