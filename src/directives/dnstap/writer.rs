@@ -42,6 +42,8 @@ pub(super) enum WriteError {
     Frame(#[from] FrameError),
     #[error("the reader is gone: {0}")]
     Gone(io::Error),
+    #[error("more than {0} octets wait for the reader")]
+    Behind(usize),
 }
 
 /// A connection.
@@ -56,19 +58,26 @@ pub(super) async fn patiently<T>(
     timeout_at(Instant::now() + PATIENCE, work).await.unwrap_or(Err(WriteError::Late(what)))
 }
 
-/// The two ends agree that dnstap comes: READY, ACCEPT, START.
+/// The reader says that it takes dnstap: READY, ACCEPT. How long that may take is the caller's to say.
 ///
 /// # Errors
-/// The reader does not, or not in time.
-pub(super) async fn shake_hands(stream: &mut dyn Stream) -> Result<(), WriteError> {
-    let agree = async {
-        stream.write_all(&Control::Ready.frame()).await.map_err(WriteError::Gone)?;
-        stream.flush().await.map_err(WriteError::Gone)?;
-        read_control(stream, Control::Accept).await?;
+/// It does not.
+pub(super) async fn offer(stream: &mut dyn Stream) -> Result<(), WriteError> {
+    stream.write_all(&Control::Ready.frame()).await.map_err(WriteError::Gone)?;
+    stream.flush().await.map_err(WriteError::Gone)?;
+    read_control(stream, Control::Accept).await
+}
+
+/// Messages come from here on: START.
+///
+/// # Errors
+/// The reader does not take that within [`PATIENCE`].
+pub(super) async fn start(stream: &mut dyn Stream) -> Result<(), WriteError> {
+    let start = async {
         stream.write_all(&Control::Start.frame()).await.map_err(WriteError::Gone)?;
         stream.flush().await.map_err(WriteError::Gone)
     };
-    patiently("say that it takes dnstap", agree).await
+    patiently("read", start).await
 }
 
 /// The last frame is written: STOP, FINISH.
@@ -157,7 +166,8 @@ impl<'a> Writer<'a> {
     /// not take dnstap is no reader: the pauses go on growing, and the trouble is not over.
     async fn try_once(&mut self, backoff: &mut Backoff) -> Result<(), WriteError> {
         let mut stream = connect(self.shared).await?;
-        shake_hands(&mut *stream).await?;
+        patiently("say that it takes dnstap", offer(&mut *stream)).await?;
+        start(&mut *stream).await?;
         backoff.reset();
         self.troubles.connected();
         self.shared.readers.set(1.0);
