@@ -110,7 +110,11 @@ impl Series {
                 "Messages that were dropped because their reader was not there or read too slowly.",
                 labels,
             ),
-            readers: registry.gauge("nodelocaldns_dnstap_readers", "Readers that are connected.", labels),
+            readers: registry.gauge(
+                "nodelocaldns_dnstap_readers",
+                "Readers that are connected and take dnstap.",
+                labels,
+            ),
         }
     }
 }

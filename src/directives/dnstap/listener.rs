@@ -1,12 +1,15 @@
 //! The listener of an endpoint that readers connect to. Each of them gets what comes while it is connected, and is cut
 //! off where it reads too slowly.
 
+use super::frames;
 use super::shared::{Address, Mode, Shared, Taken, Troubles};
 use super::writer::{
-    self, GATHERING, PATIENCE, Stream, WriteError, addresses, gather, is_gone, shake_hands, unix_socket,
+    self, GATHERING, PATIENCE, Stream, WriteError, addresses, gather, is_gone, patiently, unix_socket,
 };
 use crate::backoff::Backoff;
 use crate::corefile::SocketRole;
+use crate::net::tls::ServerTls;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::net;
@@ -14,12 +17,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// Readers at one time. Further ones are closed at once.
 const MOST_READERS: usize = 16;
+/// Connections at one time that have not said yet that they take dnstap. A further one takes the oldest's place.
+const MOST_GREETED: usize = 64;
 /// Octets that wait for one reader, beyond which it is cut off.
 const MOST_WAITING: usize = 4_000_000;
 /// The pause before another attempt to listen doubles from here to there.
@@ -47,23 +52,54 @@ impl Accepting {
     }
 }
 
-/// What waits for a reader.
+/// What a connection has become once it has said that it takes dnstap.
+type Greeted = Result<Box<dyn Stream>, WriteError>;
+
+/// The way to a reader's session. Dropped, it lets the session write what waits, and take its leave.
 struct Reader {
     frames: mpsc::UnboundedSender<Arc<[u8]>>,
+    /// Octets.
     waiting: Arc<AtomicUsize>,
+    cut_off: oneshot::Sender<()>,
+}
+
+impl Reader {
+    /// Whether too much would wait with so many octets more.
+    fn is_behind(&self, octets: usize) -> bool {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        waiting > 0 && waiting + octets > MOST_WAITING
+    }
+
+    fn give(&self, batch: &Arc<[u8]>) {
+        self.waiting.fetch_add(batch.len(), Ordering::Relaxed);
+        // It may be gone: then its session says so.
+        _ = self.frames.send(batch.clone());
+    }
 }
 
 /// The task of the endpoint's thread.
 pub(super) struct Listener<'a> {
     shared: &'a Shared,
     troubles: Troubles<'a>,
+    greetings: JoinSet<Greeted>,
+    /// Those that go on, the oldest first.
+    greeted: VecDeque<AbortHandle>,
     readers: Vec<Reader>,
-    tasks: JoinSet<()>,
+    /// Those of readers, and of ones that are cut off until they have ended. Each ends with the number of messages
+    /// that it has dropped.
+    sessions: JoinSet<u64>,
 }
 
 impl<'a> Listener<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
-        Self { shared, troubles: Troubles::new(shared), readers: Vec::new(), tasks: JoinSet::new() }
+        Self {
+            shared,
+            troubles: Troubles::new(shared),
+            greetings: JoinSet::new(),
+            greeted: VecDeque::new(),
+            readers: Vec::new(),
+            sessions: JoinSet::new(),
+        }
     }
 
     /// Serves readers until the endpoint is closed.
@@ -93,9 +129,16 @@ impl<'a> Listener<'a> {
             tokio::select! {
                 biased;
                 () = self.shared.ending.asked() => {}
-                Some(_) = self.tasks.join_next() => self.forget_gone(),
+                Some(dropped) = self.sessions.join_next() => self.forget_gone(dropped.unwrap_or_default()),
+                Some(greeted) = self.greetings.join_next() => {
+                    self.greeted.retain(|greeting| !greeting.is_finished());
+                    // One that has given way is no trouble.
+                    if let Ok(greeted) = greeted {
+                        self.admit(greeted);
+                    }
+                }
                 accepted = accepting.accept() => match accepted {
-                    Ok(accepted) => self.take(accepted),
+                    Ok(accepted) => self.greet(accepted),
                     // Descriptors are at their limit, for one.
                     Err(error) => {
                         self.troubles.failed(&format_args!("cannot accept: {error}"));
@@ -109,40 +152,46 @@ impl<'a> Listener<'a> {
             }
         }
         self.hand_out(&mut frames);
+        self.greetings.abort_all();
         self.readers.clear();
-        let all_done = async { while self.tasks.join_next().await.is_some() {} };
+        let all_done = async { while self.sessions.join_next().await.is_some() {} };
         _ = timeout(PATIENCE, all_done).await;
     }
 
-    /// A connection becomes a reader's once it has said so; what comes meanwhile waits for it.
-    fn take(&mut self, accepted: Accepted) {
-        if self.readers.len() >= MOST_READERS {
-            self.troubles.failed(&format_args!("more than {MOST_READERS} readers"));
-            return;
+    /// Asks a connection whether it takes dnstap.
+    fn greet(&mut self, accepted: Accepted) {
+        let Mode::Listen { tls } = self.shared.config.mode.clone() else { return };
+        if self.greeted.len() >= MOST_GREETED
+            && let Some(oldest) = self.greeted.pop_front()
+        {
+            oldest.abort();
+        }
+        let greeting = patiently("say that it takes dnstap", greet(accepted, tls));
+        self.greeted.push_back(self.greetings.spawn(greeting));
+    }
+
+    /// Makes a reader of a connection that takes dnstap, if there is a place. What comes from then on is its.
+    fn admit(&mut self, greeted: Greeted) {
+        let stream = match greeted {
+            Ok(stream) => stream,
+            Err(error) => return tracing::debug!("plugin/dnstap: a connection is no reader: {error}"),
+        };
+        // One that is cut off holds its memory and its place until its task has ended.
+        if self.sessions.len() >= MOST_READERS {
+            return self.troubles.failed(&format_args!("more than {MOST_READERS} readers"));
         }
         let (frames, incoming) = mpsc::unbounded_channel();
+        let (cut_off, is_cut_off) = oneshot::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let session = Session { incoming, waiting: waiting.clone(), sent: self.shared.sent.clone() };
-        let Mode::Listen { tls } = self.shared.config.mode.clone() else { return };
-        self.tasks.spawn(async move {
-            let outcome = match (accepted, tls) {
-                (Accepted::Unix(mut stream), _) => session.run(&mut stream).await,
-                (Accepted::Tcp(mut stream), None) => session.run(&mut stream).await,
-                (Accepted::Tcp(stream), Some(tls)) => match timeout(PATIENCE, tls.accept(stream)).await {
-                    Ok(Ok(mut stream)) => session.run(&mut stream).await,
-                    Ok(Err(error)) => Err(WriteError::Tls(error.into())),
-                    Err(_) => Err(WriteError::Late("make a TLS session")),
-                },
-            };
-            if let Err(error) = outcome {
-                tracing::debug!("plugin/dnstap: a reader is cut off: {error}");
-            }
-        });
-        self.readers.push(Reader { frames, waiting });
+        self.sessions.spawn(session.run(stream, is_cut_off));
+        self.readers.push(Reader { frames, waiting, cut_off });
         self.count_readers();
     }
 
-    fn forget_gone(&mut self) {
+    /// A session has ended, and has dropped so many messages.
+    fn forget_gone(&mut self, dropped: u64) {
+        self.shared.queue.drop_frames(dropped);
         self.readers.retain(|reader| !reader.frames.is_closed());
         self.count_readers();
     }
@@ -153,26 +202,36 @@ impl<'a> Listener<'a> {
     }
 
     /// Gives every reader what is queued. One for which too much waits is cut off, and the others lose nothing.
-    fn hand_out(&mut self, frames: &mut Vec<u8>) {
-        frames.clear();
-        if !self.shared.queue.take(frames) {
+    fn hand_out(&mut self, taken: &mut Vec<u8>) {
+        taken.clear();
+        if !self.shared.queue.take(taken) {
             return;
         }
-        let batch: Arc<[u8]> = frames.as_slice().into();
-        self.readers.retain(|reader| {
-            let waiting = reader.waiting.fetch_add(batch.len(), Ordering::Relaxed);
-            let is_kept = waiting == 0 || waiting + batch.len() <= MOST_WAITING;
-            if !is_kept {
-                self.shared.queue.drop_frames(super::frames::count(&batch));
-            }
-            is_kept && reader.frames.send(batch.clone()).is_ok()
-        });
+        let batch: Arc<[u8]> = taken.as_slice().into();
+        for behind in self.readers.extract_if(.., |reader| reader.is_behind(batch.len())) {
+            self.shared.queue.drop_frames(frames::count(&batch));
+            _ = behind.cut_off.send(());
+        }
+        self.readers.iter().for_each(|reader| reader.give(&batch));
         self.count_readers();
         self.troubles.tell_drops();
     }
 }
 
-/// A reader's connection.
+/// A connection that has said that it takes dnstap.
+async fn greet(accepted: Accepted, tls: Option<ServerTls>) -> Greeted {
+    let mut stream: Box<dyn Stream> = match (accepted, tls) {
+        (Accepted::Unix(stream), _) => Box::new(stream),
+        (Accepted::Tcp(stream), None) => Box::new(stream),
+        (Accepted::Tcp(stream), Some(tls)) => {
+            Box::new(tls.accept(stream).await.map_err(|error| WriteError::Tls(error.into()))?)
+        }
+    };
+    writer::offer(&mut *stream).await?;
+    Ok(stream)
+}
+
+/// What a reader's connection writes.
 struct Session {
     incoming: mpsc::UnboundedReceiver<Arc<[u8]>>,
     waiting: Arc<AtomicUsize>,
@@ -180,9 +239,31 @@ struct Session {
 }
 
 impl Session {
-    async fn run(mut self, stream: &mut dyn Stream) -> Result<(), WriteError> {
-        shake_hands(stream).await?;
+    /// Writes until there is nothing more to come, the reader is gone, or it is cut off; returns how many messages are
+    /// dropped since it was too slow.
+    async fn run(mut self, mut stream: Box<dyn Stream>, is_cut_off: oneshot::Receiver<()>) -> u64 {
         let mut taken = Taken::default();
+        let outcome = tokio::select! {
+            biased;
+            Ok(()) = is_cut_off => Err(WriteError::Behind(MOST_WAITING)),
+            outcome = self.write_to(&mut *stream, &mut taken) => outcome,
+        };
+        drop(stream);
+        taken.settle(&self.sent);
+        let Err(error) = outcome else { return 0 };
+        tracing::debug!("plugin/dnstap: a reader is cut off: {error}");
+        if !matches!(error, WriteError::Behind(_) | WriteError::Late(_)) {
+            return 0;
+        }
+        let mut dropped = frames::count(taken.rest());
+        while let Ok(batch) = self.incoming.try_recv() {
+            dropped += frames::count(&batch);
+        }
+        dropped
+    }
+
+    async fn write_to(&mut self, stream: &mut dyn Stream, taken: &mut Taken) -> Result<(), WriteError> {
+        writer::start(stream).await?;
         loop {
             let batch = tokio::select! {
                 batch = self.incoming.recv() => batch,
@@ -193,7 +274,7 @@ impl Session {
                 return Ok(());
             };
             taken.frames.extend_from_slice(&batch);
-            let written = writer::write_taken(stream, &mut taken).await;
+            let written = writer::write_taken(stream, taken).await;
             self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
             taken.settle(&self.sent);
             written?;

@@ -75,7 +75,7 @@ pub(super) struct Shared {
     pub unix_threads: Arc<()>,
     /// Frames that readers were sent.
     pub sent: Counter,
-    /// Readers that are connected.
+    /// Readers that are connected and take dnstap.
     pub readers: Gauge,
     pub ending: Ending,
 }

@@ -42,6 +42,8 @@ pub(super) enum WriteError {
     Frame(#[from] FrameError),
     #[error("the reader is gone: {0}")]
     Gone(io::Error),
+    #[error("more than {0} octets wait for the reader")]
+    Behind(usize),
 }
 
 /// A connection.
@@ -56,19 +58,26 @@ pub(super) async fn patiently<T>(
     timeout_at(Instant::now() + PATIENCE, work).await.unwrap_or(Err(WriteError::Late(what)))
 }
 
-/// The two ends agree that dnstap comes: READY, ACCEPT, START.
+/// The reader says that it takes dnstap: READY, ACCEPT. How long that may take is the caller's to say.
 ///
 /// # Errors
-/// The reader does not, or not in time.
-pub(super) async fn shake_hands(stream: &mut dyn Stream) -> Result<(), WriteError> {
-    let agree = async {
-        stream.write_all(&Control::Ready.frame()).await.map_err(WriteError::Gone)?;
-        stream.flush().await.map_err(WriteError::Gone)?;
-        read_control(stream, Control::Accept).await?;
+/// It does not.
+pub(super) async fn offer(stream: &mut dyn Stream) -> Result<(), WriteError> {
+    stream.write_all(&Control::Ready.frame()).await.map_err(WriteError::Gone)?;
+    stream.flush().await.map_err(WriteError::Gone)?;
+    read_control(stream, Control::Accept).await
+}
+
+/// Messages come from here on: START.
+///
+/// # Errors
+/// The reader does not take that within [`PATIENCE`].
+pub(super) async fn start(stream: &mut dyn Stream) -> Result<(), WriteError> {
+    let start = async {
         stream.write_all(&Control::Start.frame()).await.map_err(WriteError::Gone)?;
         stream.flush().await.map_err(WriteError::Gone)
     };
-    patiently("say that it takes dnstap", agree).await
+    patiently("read", start).await
 }
 
 /// The last frame is written: STOP, FINISH.
@@ -136,18 +145,7 @@ impl<'a> Writer<'a> {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
-            let outcome = match connect(self.shared).await {
-                Ok(mut stream) => {
-                    backoff.reset();
-                    self.troubles.connected();
-                    self.shared.readers.set(1.0);
-                    let outcome = self.write_to(&mut *stream).await;
-                    self.shared.readers.set(0.0);
-                    outcome
-                }
-                Err(error) => Err(error),
-            };
-            match outcome {
+            match self.try_once(&mut backoff).await {
                 Ok(()) => break,
                 Err(error) => self.troubles.failed(&error),
             }
@@ -164,9 +162,22 @@ impl<'a> Writer<'a> {
         self.shared.queue.drop_frames(frames::count(self.taken.rest()));
     }
 
+    /// Connects, and writes until the endpoint is closed or the reader is gone. Whoever accepts a connection and does
+    /// not take dnstap is no reader: the pauses go on growing, and the trouble is not over.
+    async fn try_once(&mut self, backoff: &mut Backoff) -> Result<(), WriteError> {
+        let mut stream = connect(self.shared).await?;
+        patiently("say that it takes dnstap", offer(&mut *stream)).await?;
+        start(&mut *stream).await?;
+        backoff.reset();
+        self.troubles.connected();
+        self.shared.readers.set(1.0);
+        let outcome = self.write_to(&mut *stream).await;
+        self.shared.readers.set(0.0);
+        outcome
+    }
+
     /// Writes until the endpoint is closed, or the reader is gone.
     async fn write_to(&mut self, stream: &mut dyn Stream) -> Result<(), WriteError> {
-        shake_hands(stream).await?;
         let shared = self.shared;
         loop {
             if self.taken.frames.is_empty() {

@@ -1,6 +1,7 @@
 //! Taps read by a reader of this file, which decodes messages by types of its own.
 
 mod parse;
+mod pending;
 mod readers;
 
 use prost::Message;

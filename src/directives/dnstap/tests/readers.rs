@@ -12,20 +12,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
-fn process() -> ProcessContext {
+pub(super) fn process() -> ProcessContext {
     ProcessContext::new(1, 1 << 20)
 }
 
 /// The parts of a block with one `dnstap`.
-fn tap(text: &str, process: &ProcessContext) -> crate::chain::Built {
+pub(super) fn tap(text: &str, process: &ProcessContext) -> crate::chain::Built {
     let (block, said) = configure(parse, text);
     assert_eq!(said, "");
     build(&block, process)
 }
 
-fn observer(built: &crate::chain::Built) -> &Arc<dyn Observer> {
+pub(super) fn observer(built: &crate::chain::Built) -> &Arc<dyn Observer> {
     built.observer.as_ref().expect("a tap observes")
 }
 
@@ -36,13 +36,13 @@ fn next_reader(listener: &UnixListener) -> UnixStream {
     stream
 }
 
-fn value(process: &ProcessContext, name: &str, endpoint: &Path) -> u64 {
+pub(super) fn value(process: &ProcessContext, name: &str, endpoint: &Path) -> u64 {
     let line = format!("{name}{{endpoint=\"{}\"}} ", endpoint.display());
     let text = process.registry.encode();
     text.lines().find_map(|text| text.strip_prefix(&line)).map_or(0, |value| value.parse::<f64>().unwrap() as u64)
 }
 
-fn wait_for(mut condition: impl FnMut() -> bool) {
+pub(super) fn wait_for(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !condition() {
         assert!(Instant::now() < deadline, "it does not come to that");
@@ -234,7 +234,7 @@ fn who_speaks_something_else_is_left_alone_and_asked_again() {
 }
 
 /// Connects to a listener that may not be there yet.
-fn connect(address: SocketAddr) -> TcpStream {
+pub(super) fn connect(address: SocketAddr) -> TcpStream {
     let mut stream = None;
     wait_for(|| {
         stream = TcpStream::connect(address).ok();
@@ -275,18 +275,25 @@ fn a_path_is_listened_at_too() {
     let path = folder.path().join("s");
     let process = process();
     let built = tap(&format!("dnstap listen unix://{}", path.display()), &process);
-    let mut stream = None;
-    wait_for(|| {
-        stream = UnixStream::connect(&path).ok();
-        stream.is_some()
-    });
-    let mut stream = stream.expect("it is connected");
+    let mut stream = connect_unix(&path);
     accept(&mut stream);
     observer(&built).observe(&Sample::new("a.example.", RecordType::A).exchange());
     assert_eq!(next_message(&mut stream).message.unwrap().r#type, Some(5));
 }
 
-fn free_address() -> SocketAddr {
+/// Connects to a path where nobody may listen yet.
+pub(super) fn connect_unix(path: &Path) -> UnixStream {
+    let mut stream = None;
+    wait_for(|| {
+        stream = UnixStream::connect(path).ok();
+        stream.is_some()
+    });
+    let stream = stream.expect("it is connected");
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream
+}
+
+pub(super) fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
