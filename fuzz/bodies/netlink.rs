@@ -75,8 +75,8 @@ fn check_firewall(messages: &[u8]) {
 
 fn check_eater(chains: &Chains, packet: &Packet, by: &DropSource) {
     assert!(by.chain.family.sees(packet.address));
-    // Without a rule it is a policy, or a chain that cannot be followed: it was not read, or chains jump deeper than the
-    // kernel lets them.
+    // Without a rule it is a policy, or a chain that cannot be followed: it was not read, or chains jump deeper than
+    // the kernel lets them.
     if let Some(handle) = by.rule {
         let there = chains.rules.get(&by.chain);
         assert!(there.is_some_and(|rules| rules.iter().any(|rule| rule.handle == handle)), "{by}");

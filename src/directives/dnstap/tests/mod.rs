@@ -98,3 +98,9 @@ fn accept(stream: &mut (impl Read + Write)) {
 fn next_message(stream: &mut impl Read) -> Dnstap {
     Dnstap::decode(&*next_frame(stream).expect("a message")).unwrap()
 }
+
+#[test]
+fn clients_within_tls_are_told_by_what_is_spoken_at_their_listen_address() {
+    let spoken = ["dns://127.0.0.1:53", "tls://127.0.0.1:853", "https://:443"].map(super::encrypted);
+    assert_eq!(spoken, [None, Some(super::message::Protocol::Tls), Some(super::message::Protocol::Https)]);
+}
