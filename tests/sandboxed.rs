@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs::{Permissions, set_permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -113,6 +114,10 @@ fn the_watchdog_can_end_it_and_its_own_end_is_the_servers_though_that_is_stopped
     require_root();
     let scene = Scene::start(" whoami\n");
     let first = scene.server();
+    // One that has answered no probe yet is waited for for 30 s.
+    let probes = || metric(scene.metrics, "nodelocaldns_watchdog_probe_duration_seconds_count");
+    let is_heard = || probes().is_some_and(|count| count >= 4.0);
+    assert!(wait_until(SOON, is_heard), "no probe is answered:\n{}", scene.watchdog.tail(20));
     signal(first, libc::SIGSTOP);
     scene.await_other(first);
     scene.await_answer("after.example.");
@@ -170,7 +175,8 @@ fn sockets_that_only_root_may_reach_are_tapped_to_from_the_start_and_from_a_relo
         assert!(wait_until(SOON, is_told), "{socket} has no reader:\n{}", scene.watchdog.tail(20));
     };
     is_read(&one);
-    let reader = std::os::unix::net::UnixStream::connect(&listening).expect("the watchdog listens there");
+    let mut reader = std::os::unix::net::UnixStream::connect(&listening).expect("the watchdog listens there");
+    reader.write_all(&support::dnstap::accept()).expect("it is connected");
     is_read(&listening);
     drop(reader);
     let template = std::fs::read_to_string(scene.path("Corefile.base")).expect("it was written");

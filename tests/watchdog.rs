@@ -143,6 +143,9 @@ fn a_server_that_hangs_is_replaced_and_no_query_that_waits_is_lost() {
     let guarded = Guarded::start_plain();
     let client = SteadyClient::start(guarded.dns);
     client.await_queries();
+    // One that has answered no probe yet is waited for for 30 s.
+    let probes = || metric(guarded.metrics, "nodelocaldns_watchdog_probe_duration_seconds_count");
+    assert!(wait_until(SOON, || probes().is_some_and(|count| count >= 4.0)), "no probe is answered");
     let hung = guarded.server();
     let stopped = Instant::now();
     signal(hung, libc::SIGSTOP);

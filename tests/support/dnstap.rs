@@ -8,6 +8,16 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// What a reader says that takes messages of dnstap: the control frame ACCEPT of Frame Streams, with the content type.
+pub fn accept() -> Vec<u8> {
+    const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
+    const ACCEPT: u32 = 1;
+    const FIELD_CONTENT_TYPE: u32 = 1;
+    let body = [ACCEPT, FIELD_CONTENT_TYPE, CONTENT_TYPE.len() as u32].map(u32::to_be_bytes).concat();
+    let length = (body.len() + CONTENT_TYPE.len()) as u32;
+    [&[0; 4], length.to_be_bytes().as_slice(), &body, CONTENT_TYPE].concat()
+}
+
 /// A running fstrm_capture.
 pub struct Capture {
     process: Child,

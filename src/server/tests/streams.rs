@@ -215,10 +215,11 @@ fn connections_that_say_nothing_cost_no_other_client_its_own() {
 fn what_was_received_in_a_session_is_answered_before_the_end() {
     let (rig, address, client) = in_tls(Limits::default());
     let gate = rig.gate.clone();
-    let mut session = rig.runtime.block_on(session(&client, address));
-    rig.runtime.block_on(session.write_all(&frame(&message(b'm')))).unwrap();
-    let handle = rig.runtime.handle().clone();
-    let reading = thread::spawn(move || handle.block_on(async move { read_reply(&mut session).await }));
+    // The server's ends before the client has read.
+    let outside = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut session = outside.block_on(session(&client, address));
+    outside.block_on(session.write_all(&frame(&message(b'm')))).unwrap();
+    let reading = thread::spawn(move || outside.block_on(async move { read_reply(&mut session).await }));
     assert_eq!(rig.drain_and(SOON, || gate.add_permits(1)), 0);
     assert_eq!(reading.join().unwrap()[1], b'm');
 }
