@@ -1,6 +1,6 @@
 //! What is there once in a process, whatever the plan: its registry, its memory, and how it reaches what is outside.
 
-use super::{AskMetrics, AtStop, DataFiles, ReloadState};
+use super::{AskMetrics, AtStop, DataFiles, Flush, ReloadState};
 use crate::corefile::{SocketRole, read_data_file, unix_socket};
 use crate::fairness::SharedFairness;
 use crate::metrics::{Counter, Registry};
@@ -70,6 +70,25 @@ impl ProcessContext {
             at_stop: AtStop::default(),
             other_metrics: None,
         }
+    }
+
+    /// What has run under this key since an earlier plan, else what `start` makes. It is flushed when the process ends.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub(crate) fn adopt_or_start<T: Flush + 'static, E>(
+        &self,
+        key: &str,
+        start: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        if let Some(running) = self.reload_state.find::<T>(key) {
+            return Ok(running);
+        }
+        let started = start()?;
+        let running = self.reload_state.adopt_or(key, || started);
+        let held: Arc<dyn Flush> = running.clone();
+        self.at_stop.add(Arc::downgrade(&held));
+        Ok(running)
     }
 }
 

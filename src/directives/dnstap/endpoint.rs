@@ -25,15 +25,7 @@ impl Endpoint {
     /// # Errors
     /// Its thread cannot be started.
     pub(super) fn adopt_or_new(config: &EndpointConfig, process: &ProcessContext) -> Result<Arc<Self>, BuildError> {
-        let key = config.key();
-        if let Some(running) = process.reload_state.find::<Self>(&key) {
-            return Ok(running);
-        }
-        let endpoint = Self::start(config, process)?;
-        let endpoint = process.reload_state.adopt_or(&key, || endpoint);
-        let held: Arc<dyn Flush> = endpoint.clone();
-        process.at_stop.add(Arc::downgrade(&held));
-        Ok(endpoint)
+        process.adopt_or_start(&config.key(), || Self::start(config, process))
     }
 
     fn start(config: &EndpointConfig, process: &ProcessContext) -> Result<Self, BuildError> {

@@ -126,15 +126,7 @@ impl Reporter {
     /// # Errors
     /// Its thread cannot be started.
     pub(super) fn adopt_or_new(config: &ReporterConfig, process: &ProcessContext) -> Result<Arc<Self>, BuildError> {
-        let key = config.key();
-        if let Some(running) = process.reload_state.find::<Self>(&key) {
-            return Ok(running);
-        }
-        let reporter = Self::start(config, process)?;
-        let reporter = process.reload_state.adopt_or(&key, || reporter);
-        let held: Arc<dyn Flush> = reporter.clone();
-        process.at_stop.add(Arc::downgrade(&held));
-        Ok(reporter)
+        process.adopt_or_start(&config.key(), || Self::start(config, process))
     }
 
     fn start(config: &ReporterConfig, process: &ProcessContext) -> Result<Self, BuildError> {
