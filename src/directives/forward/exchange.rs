@@ -228,7 +228,7 @@ impl Exchanger {
         let mut said = match said {
             // The one thing that is believed of anybody is that the upstream does not understand EDNS.
             Err(error) if error.may_be_forged() && !(error.is_code_alone() && late.query.has_edns()) => {
-                self.ask_over(upstream, late.query, late.request, Transport::Tcp).await
+                self.ask_watched(upstream, late.query, late.request, Transport::Tcp).await
             }
             said => said.map_err(NoAnswer::from),
         };
@@ -237,7 +237,7 @@ impl Exchanger {
             said = self.ask_over_transport(upstream, &query, late.request).await;
         }
         if self.options.prefer_udp && said.as_ref().is_ok_and(Response::is_truncated) {
-            said = self.ask_over(upstream, late.query, late.request, Transport::Tcp).await;
+            said = self.ask_watched(upstream, late.query, late.request, Transport::Tcp).await;
         }
         let response = answer_of(said, late.request).ok()?;
         *asked = Some(from);
@@ -277,10 +277,10 @@ impl Exchanger {
             (false, false) => request.peer.transport,
         });
         loop {
-            // As in `ask_over`, whose future would take more room in that of every query.
-            let response = match self.is_watched() {
-                false => upstream.ask(query, transport).await?,
-                true => Box::pin(self.ask_watched(upstream, query, request, transport)).await?,
+            let response = match self.observers.is_empty() && !Spans::are_recorded() {
+                true => upstream.ask(query, transport).await?,
+                // Boxed: the future of every query would have room for it.
+                false => Box::pin(self.ask_watched(upstream, query, request, transport)).await?,
             };
             if !response.is_truncated() || transport != Transport::Udp || !self.options.prefer_udp {
                 return Ok(response);
@@ -289,26 +289,7 @@ impl Exchanger {
         }
     }
 
-    /// Asks one upstream over this transport; whoever traces or observes the query sees it.
-    async fn ask_over(
-        &self,
-        upstream: &Upstream,
-        query: &Arc<UpstreamQuery>,
-        request: &Request<'_>,
-        transport: Transport,
-    ) -> Result<Response, NoAnswer> {
-        match self.is_watched() {
-            false => upstream.ask(query, transport).await,
-            true => self.ask_watched(upstream, query, request, transport).await,
-        }
-    }
-
-    /// What is asked now is traced or observed.
-    fn is_watched(&self) -> bool {
-        !self.observers.is_empty() || Spans::are_recorded()
-    }
-
-    /// [`Upstream::ask`] of a query that is traced or observed.
+    /// [`Upstream::ask`], which whoever traces or observes the query sees.
     async fn ask_watched(
         &self,
         upstream: &Upstream,
