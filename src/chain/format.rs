@@ -1,7 +1,7 @@
 //! A text about a query with placeholders, compiled once into pieces (CoreDNS plugin/pkg/replacer): a line of `log`, or
 //! what `dnstap` adds to its messages.
 
-use super::{Exchange, Peer, Request, Spans, TRACE_ID, Transport};
+use super::{Exchange, Peer, Request, Spans, Transport};
 use crate::message::{Class, Rcode};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -250,10 +250,7 @@ fn append_label(name: &str, request: &Request<'_>, label: AppendLabel<'_>, line:
         return;
     }
     let label = name.strip_prefix('/').unwrap_or(name);
-    if let Some(spans) = Spans::current().filter(|_| label == TRACE_ID) {
-        return line.push_str(&spans.trace_id_text());
-    }
-    let value = request.metadata.and_then(|metadata| metadata.get(label));
+    let value = Spans::label(label).or_else(|| request.metadata?.get(label));
     line.push_str(value.as_deref().unwrap_or(ABSENT));
 }
 

@@ -55,7 +55,7 @@ pub(crate) use reload_state::ReloadState;
 pub(crate) use request::{KeptSubnet, OwnedRequest, Purpose, Request};
 pub use request::{Peer, Received, Transport};
 pub use spans::Span;
-pub(crate) use spans::{OpenSpan, Spans, TRACE_ID, Tracer};
+pub(crate) use spans::{OpenSpan, Spans, Tracer};
 pub(crate) use upstream_exchange::{Encryption, UpstreamExchange, UpstreamObserver};
 pub(crate) use upstreams::{ChainUpstreams, ExchangeFn, ForwardUpstreams, ListedUpstream, ProberGuard};
 pub(crate) use view::{BlockMetadata, QueryFilter, View};

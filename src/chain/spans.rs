@@ -42,7 +42,7 @@ pub struct Span {
 }
 
 /// The metadata label that says in which trace a query is.
-pub(crate) const TRACE_ID: &str = "trace/traceid";
+const TRACE_ID: &str = "trace/traceid";
 
 /// The spans of one query.
 pub struct Spans {
@@ -65,9 +65,10 @@ impl Spans {
         Self { trace_id, begun, recorded: Mutex::default() }
     }
 
-    /// The value of the metadata label `trace/traceid`.
-    pub fn trace_id_text(&self) -> String {
-        format!("{:016x}", self.trace_id)
+    /// The value of a metadata label that the trace of this task's query sets (`trace/traceid`); `None` for another,
+    /// and if the query is not traced.
+    pub fn label(label: &str) -> Option<String> {
+        Self::current().filter(|_| label == TRACE_ID).map(|spans| format!("{:016x}", spans.trace_id))
     }
 
     /// Those of the query that this task answers; `None` if it is not traced.

@@ -1,6 +1,6 @@
 //! What templates are given: the fields of the reference's `templateData`, and of the message that it holds.
 
-use crate::chain::{BlockMetadata, Request, Spans, TRACE_ID};
+use crate::chain::{BlockMetadata, Request, Spans};
 use crate::go_regex::Regex;
 use crate::go_template::{TemplateData, Value};
 use crate::message::{Class, Edns, Header, LowerName, Name, RecordType};
@@ -150,10 +150,8 @@ impl TemplateData for QueryData {
     }
     /// What nobody has set is the empty text, as in the reference.
     fn call(&self, name: &str, argument: &str) -> Option<Value> {
-        self.has_method(name).then(|| match Spans::current().filter(|_| argument == TRACE_ID) {
-            Some(spans) => Value::text(spans.trace_id_text()),
-            None => Value::text(self.metadata.get(argument, &self.asked).unwrap_or_default()),
-        })
+        let of_block = || self.metadata.get(argument, &self.asked).unwrap_or_default().to_owned();
+        self.has_method(name).then(|| Value::text(Spans::label(argument).unwrap_or_else(of_block)))
     }
     fn has_method(&self, name: &str) -> bool {
         name == "Meta"
