@@ -169,6 +169,12 @@ impl<A: QueryHandler> Server<A> {
     /// What clients take, and how much of it they may.
     pub fn capacity(&self) -> Capacity {
         let states = self.workers.iter().map(|worker| worker.state.clone()).collect();
+    /// From the next listener for TLS or HTTPS on, the thread of those calls this at every of its turns, twice a second
+    /// at most.
+    pub fn set_alive_report(&self, report: Arc<dyn Fn() + Send + Sync>) {
+        self.streams.set_alive_report(report);
+    }
+
         Capacity::new(states, self.connections.clone(), self.streams.clone())
     }
 
@@ -280,7 +286,11 @@ impl<A: QueryHandler> Server<A> {
     fn register_stream(&mut self, sockets: &DnsSockets) -> io::Result<Registered> {
         let worker = match self.stream_worker.take() {
             Some(worker) => worker,
-            None => Worker::start_as("streams", None, self.streams.new_state()).map_err(io::Error::other)?,
+            None => {
+                let worker = Worker::start_as("streams", None, self.streams.new_state()).map_err(io::Error::other)?;
+                self.streams.report_alive_on(&worker.runtime);
+                worker
+            }
         };
         self.streams.set_state(worker.state.clone());
         let worker = self.stream_worker.insert(worker);

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
@@ -34,6 +35,9 @@ const BUFFER_PART: usize = 4;
 /// tokio), so that who has just come is heard before others take its place.
 const HANDSHAKES: usize = 256;
 
+/// How often it is said that the thread has its turns.
+const ALIVE_INTERVAL: Duration = Duration::from_millis(500);
+
 /// For a handshake once its listener has stopped, so that who says nothing does not hold up the end.
 const HANDSHAKE_AT_END: Duration = Duration::from_millis(500);
 
@@ -45,13 +49,15 @@ pub(super) struct Streams {
     /// Idle since they began, or since their clients have begun to speak: of the client that has most the one gives way
     /// that is so for longest.
     handshakes: Arc<Connections>,
+    alive_report: OnceLock<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Streams {
     /// Nobody is served yet. `limits` are those of clients without TLS.
     pub(super) fn new(limits: Limits, shared: Arc<Shared>) -> Self {
         let handshakes = Arc::new(Connections::new(HANDSHAKES, 0, Instant::now()));
-        Self { shared, limits: Mutex::new(share(limits)), state: OnceLock::new(), handshakes }
+        let (limits, state, alive_report) = (Mutex::new(share(limits)), OnceLock::new(), OnceLock::new());
+        Self { shared, limits, state, handshakes, alive_report }
     }
 
     /// What their worker has, once there is one.
@@ -70,6 +76,23 @@ impl Streams {
     pub(super) fn set_state(&self, state: Arc<WorkerState>) {
         // The only one that there ever is.
         _ = self.state.set(state);
+    }
+
+    /// What is called at the turns of their thread.
+    pub(super) fn set_alive_report(&self, report: Arc<dyn Fn() + Send + Sync>) {
+        // Of one process there is one watchdog.
+        _ = self.alive_report.set(report);
+    }
+
+    /// Has the runtime of their thread do so.
+    pub(super) fn report_alive_on(&self, runtime: &Handle) {
+        let Some(report) = self.alive_report.get().cloned() else { return };
+        runtime.spawn(async move {
+            loop {
+                report();
+                sleep(ALIVE_INTERVAL).await;
+            }
+        });
     }
 
     /// Sets other limits: those of clients without TLS, of which these have a part.
