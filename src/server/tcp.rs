@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::coop::unconstrained;
 use tokio::time::{sleep, timeout};
 
 /// After an accept that failed for want of something, files or memory: shorter where room could be made.
@@ -290,7 +291,8 @@ async fn converse<A: QueryHandler, S: ClientStream>(
             {
                 is_finishing = read? == Read::Closed;
             }
-            () = &mut alarm, if deadline.is_some() => {
+            // Also when reading has taken up this turn: records of TLS without an octet come without end.
+            () = unconstrained(&mut alarm), if deadline.is_some() => {
                 let is_unfinished = connection.awaiting_rest_since.is_some();
                 return Err(if is_unfinished { CloseReason::SlowSender } else { CloseReason::Over });
             }
