@@ -216,6 +216,19 @@ fn a_reload_shows_the_new_certificate_and_a_bad_one_leaves_the_old_one() {
 }
 
 #[test]
+fn a_renewed_certificate_is_shown_though_nobody_says_so() {
+    let service = Service::start("", "");
+    service.assert_answered("kdig", service.tls, "+tls");
+    let other = Authority::new();
+    let other_ca = other.write_own(service.server.folder.path(), "other-ca.crt");
+    other.write(service.server.folder.path(), "tls");
+    let shows_other = |port, words: &str| service.is_answered("kdig", port, &other_ca, &format!("{words} +retry=0"));
+    assert!(wait_until(SOON, || shows_other(service.tls, "+tls")), "{}", service.server.tail(20));
+    assert!(shows_other(service.https, "+https"));
+    assert!(!service.is_answered("kdig", service.tls, &service.ca, "+tls +retry=0"), "the old one is gone");
+}
+
+#[test]
 fn a_server_of_tls_alone_that_hangs_is_replaced() {
     let (folder, authority) = (scratch(), Authority::new());
     authority.write(folder.path(), "tls");

@@ -66,7 +66,7 @@ fn check_embedded(
 ) -> (String, bool) {
     let mut of_pillars = Diagnostics::default();
     let stand_in = StandIn::new(&embedded.text, &mut of_pillars);
-    let Examined { corefile, config, mut diagnostics } =
+    let Examined { corefile, config, mut diagnostics, .. } =
         Examined::new(path, &stand_in.text, default_port, machine, how);
     // What serves may be another machine, or a container with mounts of its own.
     diagnostics.excuse_machine();
