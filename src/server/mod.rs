@@ -12,6 +12,7 @@ mod buffers;
 mod capacity;
 mod client_stream;
 mod connections;
+mod decrypted;
 mod http;
 mod https;
 mod listen_addresses;
@@ -27,6 +28,8 @@ mod udp;
 mod worker;
 
 pub(crate) use capacity::Capacity;
+#[doc(hidden)]
+pub use decrypted::{SessionProtocol, serve_decrypted};
 pub(crate) use http::Http;
 #[doc(hidden)]
 pub use http::serve_connection;
@@ -166,15 +169,15 @@ impl<A: QueryHandler> Server<A> {
         })
     }
 
-    /// What clients take, and how much of it they may.
-    pub fn capacity(&self) -> Capacity {
-        let states = self.workers.iter().map(|worker| worker.state.clone()).collect();
     /// From the next listener for TLS or HTTPS on, the thread of those calls this at every of its turns, twice a second
     /// at most.
     pub fn set_alive_report(&self, report: Arc<dyn Fn() + Send + Sync>) {
         self.streams.set_alive_report(report);
     }
 
+    /// What clients take, and how much of it they may.
+    pub fn capacity(&self) -> Capacity {
+        let states = self.workers.iter().map(|worker| worker.state.clone()).collect();
         Capacity::new(states, self.connections.clone(), self.streams.clone())
     }
 

@@ -91,7 +91,11 @@ pub(super) async fn take_leave(stream: &mut dyn Stream) {
     _ = patiently("finish", leave).await;
 }
 
-async fn read_control(stream: &mut dyn Stream, due: Control) -> Result<(), WriteError> {
+/// Reads the control frame that is due.
+///
+/// # Errors
+/// Something else comes, or nothing more.
+pub(super) async fn read_control(stream: &mut dyn Stream, due: Control) -> Result<(), WriteError> {
     let mut header = [0; CONTROL_HEADER];
     stream.read_exact(&mut header).await.map_err(WriteError::Gone)?;
     let mut body = vec![0; Control::length(header)?];
