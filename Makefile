@@ -61,7 +61,7 @@ faults: ## Measure the fault table of docs/faults.md on this machine, as Markdow
 attacks: ## Attack the program and print what others lose, the table of docs/attacks.md; NODE_CACHE=PATH has the reference beside it (some rows need root)
 	$(CARGO) test --release --locked --test attacks --no-run
 	@$(CARGO) test --release --locked --quiet --test attacks -- --ignored --nocapture row::head | sed -n '/^|/p'
-	@set -o pipefail; broken=0; for rows in answers flights others misses connections pours sizes queries http rights memory together; do \
+	@set -o pipefail; broken=0; for rows in answers flights others misses connections pours sizes queries http encrypted rights memory together; do \
 	    ATTACKS=whole $(CARGO) test --release --locked --quiet --test attacks -- --ignored --nocapture --test-threads=1 "$$rows::" \
 	        2>target/attacks.log | sed -un '/^| /p' || broken=1; \
 	    sed -n '/does not hold:$$/,/^$$/{/^$$/!p}' target/attacks.log >&2; \

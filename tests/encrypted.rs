@@ -216,6 +216,44 @@ fn a_reload_shows_the_new_certificate_and_a_bad_one_leaves_the_old_one() {
 }
 
 #[test]
+fn a_renewed_certificate_is_shown_though_nobody_says_so() {
+    let service = Service::start("", "");
+    service.assert_answered("kdig", service.tls, "+tls");
+    let other = Authority::new();
+    let other_ca = other.write_own(service.server.folder.path(), "other-ca.crt");
+    other.write(service.server.folder.path(), "tls");
+    let shows_other = |port, words: &str| service.is_answered("kdig", port, &other_ca, &format!("{words} +retry=0"));
+    assert!(wait_until(SOON, || shows_other(service.tls, "+tls")), "{}", service.server.tail(20));
+    assert!(shows_other(service.https, "+https"));
+    assert!(!service.is_answered("kdig", service.tls, &service.ca, "+tls +retry=0"), "the old one is gone");
+}
+
+#[test]
+fn a_server_of_tls_alone_that_hangs_is_replaced() {
+    let (folder, authority) = (scratch(), Authority::new());
+    authority.write(folder.path(), "tls");
+    let ca = authority.write_own(folder.path(), "ca.crt");
+    let (tls, metrics) = (free_port(), free_port());
+    let root = folder.path().display();
+    let text = format!("tls://.:{tls} {{\n root {root}\n bind 127.0.0.1\n tls tls.crt tls.key\n whoami\n}}\n");
+    let path = write_corefile(folder.path(), &text);
+    let server = Server::spawn(reference_command(&path, metrics), folder);
+    let is_answered = || {
+        let mut command = tool("kdig");
+        command.args(["@127.0.0.1", "-p", &tls.to_string(), "a.example.", "A", "+tls", "+timeout=5", "+retry=0"]);
+        command.args([format!("+tls-ca={}", ca.display()), format!("+tls-hostname={NAME}")]);
+        let output = command.output().expect("it can be run");
+        output.status.success() && everything(&output).contains("status: NOERROR")
+    };
+    assert!(wait_until(SOON, is_answered), "{}", server.tail(20));
+    let hung = *children(server.pid()).first().expect("the watchdog has a child");
+    support::processes::signal(hung, libc::SIGSTOP);
+    let hangs = || metric(metrics, "nodelocaldns_watchdog_server_restarts_total{cause=\"hang\"}") >= Some(1.0);
+    assert!(wait_until(SOON, hangs), "{}", server.tail(20));
+    assert!(wait_until(SOON, is_answered), "{}", server.tail(20));
+}
+
+#[test]
 fn sockets_outlive_a_server_and_a_reload_changes_what_an_address_speaks() {
     let service = Service::start("", "");
     let server = || children(service.server.pid()).first().copied();

@@ -22,6 +22,8 @@ mod packets;
 mod regular_expression;
 #[path = "../fuzz/bodies/rewrite.rs"]
 mod rewrite;
+#[path = "../fuzz/bodies/sessions.rs"]
+mod sessions;
 #[path = "../fuzz/bodies/streams.rs"]
 mod streams;
 #[path = "../fuzz/bodies/template.rs"]
@@ -90,6 +92,11 @@ fn rules_of_rewrite_of_the_corpus_hold_what_the_fuzzer_demands() {
 #[test]
 fn streams_of_the_corpus_hold_what_the_fuzzer_demands() {
     replay("streams", streams::run);
+}
+
+#[test]
+fn sessions_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("sessions", sessions::run);
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! What comes over TCP, in whatever pieces: the first octet says from whom, the second how it is cut up.
+//! What comes over TCP, in whatever pieces: the first octet says from whom, the second how it is cut up. A reader of
+//! dnstap says one thing alone, and is read octet by octet.
 
 use nodelocaldns::directives::cache::classify;
+use nodelocaldns::directives::dnstap::takes_dnstap;
 use nodelocaldns::message::framing::{self, Frame};
 use nodelocaldns::message::{Query, Response, work};
 use std::ops::RangeInclusive;
@@ -11,12 +13,17 @@ const LONGEST_QUERY: usize = 4096;
 /// Steps that reading what a stream brings may take for each of its octets.
 const STEPS_PER_OCTET: usize = 16;
 
+/// Octets of the longest control frame of Frame Streams, and the type of ACCEPT.
+const LONGEST_CONTROL: u64 = 512;
+const ACCEPT: u32 = 1;
+
 /// Panics if anything that a connection relies on does not hold.
 pub fn run(octets: &[u8]) {
     let Some((&[kind, cut], stream)) = octets.split_first_chunk() else { return };
     match kind {
         b'c' => check_stream(stream, cut, 1..=LONGEST_QUERY, read_query),
         b'u' => check_stream(stream, cut, 0..=usize::from(u16::MAX), read_answer),
+        b'd' => check_reader(stream),
         _ => {}
     }
 }
@@ -54,6 +61,19 @@ fn take<'a>(stream: &'a [u8], lengths: &RangeInclusive<usize>, mut each: impl Fn
         left = rest;
     }
     left
+}
+
+/// A reader of dnstap is one that says ACCEPT, in a control frame of which no octet too many is read.
+fn check_reader(said: &[u8]) {
+    let (is_reader, read) = takes_dnstap(said);
+    let word = |at: usize| said.get(at..at + 4).map(|word| u32::from_be_bytes(word.try_into().expect("four octets")));
+    assert!(read <= 8 + LONGEST_CONTROL, "{read} octets are read");
+    if is_reader {
+        assert_eq!((word(0), word(8)), (Some(0), Some(ACCEPT)));
+        assert_eq!(word(4).map(|length| u64::from(length) + 8), Some(read), "to its end and no further");
+    }
+    let bare = [0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 1];
+    assert!(is_reader || !said.starts_with(&bare), "one that names no type takes all");
 }
 
 fn read_query(message: &[u8]) {

@@ -1,10 +1,11 @@
 //! Reads a Corefile from wherever the command line names it, and checks it.
 
+use super::configuration_parts::PartRecorder;
 use super::host::ConfigurationSource;
 use crate::chain::Loaders;
 use crate::corefile::{self, Corefile, Diagnostics, Severity};
 use crate::directives::is_keyword_or_near;
-use crate::directives::reload::Fingerprint;
+use crate::directives::reload::{FilePart, Fingerprint};
 use crate::plan::{PlanConfig, configure};
 use std::fs::File;
 use std::io;
@@ -51,10 +52,10 @@ pub(super) struct Strictness {
 /// A good configuration, what it was read from, and warnings.
 pub(super) struct LoadedCorefile {
     pub config: PlanConfig,
-    /// Of the Corefile and every file it imports.
+    /// Of the Corefile, every file it imports, and its certificates.
     pub fingerprint: Fingerprint,
-    /// Files that it imports.
-    pub imports: Vec<PathBuf>,
+    /// Files that it imports, and those of its certificates.
+    pub parts: Vec<PathBuf>,
     /// Rendered; empty if there are none.
     pub warnings: String,
     /// What is right and yet to be known, in one line.
@@ -115,16 +116,17 @@ impl CorefileSource {
         machine: &dyn ConfigurationSource,
         how: Strictness,
     ) -> Result<LoadedCorefile, LoadError> {
-        let Examined { corefile, config, diagnostics } =
+        let Examined { corefile, config, diagnostics, parts } =
             Examined::new(self.path(), &self.text(machine)?, default_port, machine, how);
         let rendered = diagnostics.render(&corefile.sources);
-        let fingerprint = Fingerprint::of(&corefile.sources);
+        let fingerprint = Fingerprint::of(&corefile.sources, &parts);
         match how.refuses(&diagnostics) {
             true => Err(LoadError::Refused { diagnostics: rendered, fingerprint }),
             false => {
-                let imports = corefile.sources.files.into_iter().skip(1).map(|(path, _)| path).collect();
+                let imports = corefile.sources.files.into_iter().skip(1).map(|(path, _)| path);
+                let parts = imports.chain(parts.into_iter().map(|part| part.path)).collect();
                 let notice = open_to_all(&config.on_all_addresses());
-                Ok(LoadedCorefile { config, fingerprint, imports, warnings: rendered, notice })
+                Ok(LoadedCorefile { config, fingerprint, parts, warnings: rendered, notice })
             }
         }
     }
@@ -142,6 +144,8 @@ pub(super) struct Examined {
     pub corefile: Corefile,
     pub config: PlanConfig,
     pub diagnostics: Diagnostics,
+    /// Files that are a part of it beside those of the Corefile.
+    pub parts: Vec<FilePart>,
 }
 
 impl Examined {
@@ -154,7 +158,8 @@ impl Examined {
         how: Strictness,
     ) -> Self {
         let (corefile, mut diagnostics) = corefile::parse(path, text, machine);
-        let loaders = Loaders { files: machine, interfaces: machine };
+        let recorder = PartRecorder::new(machine);
+        let loaders = Loaders { files: &recorder, interfaces: &recorder };
         let (config, more) = configure(&corefile, default_port, loaders);
         diagnostics.extend(more);
         if config.serves_nothing() && !diagnostics.has_errors() {
@@ -164,7 +169,7 @@ impl Examined {
         }
         diagnostics.retain(|diagnostic| how.is_portable || diagnostic.severity != Severity::Portability);
         diagnostics.conceal(&corefile.sources, &is_keyword_or_near);
-        Self { corefile, config, diagnostics }
+        Self { corefile, config, diagnostics, parts: recorder.finish() }
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
@@ -102,13 +102,16 @@ impl Write for Writes {
     }
 }
 
-/// Writes each event as a line. Fields are never coloured: the lines go to a container's log, not to a terminal.
+/// Writes each event of ours as a line. What other crates say is left out: a client can have h2 warn with each
+/// connection. Fields are never coloured: the lines go to a container's log, not to a terminal.
 fn lines<S, W>(writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + 'static,
 {
-    tracing_subscriber::fmt::layer().event_format(LineFormat).with_ansi(false).with_writer(writer)
+    let is_ours = filter_fn(|metadata| metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME")));
+    let layer = tracing_subscriber::fmt::layer().event_format(LineFormat).with_ansi(false).with_writer(writer);
+    layer.with_filter(is_ours)
 }
 
 struct LineFormat;
@@ -149,11 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_level_message_and_fields_without_colours() {
+    fn a_line_is_level_message_and_fields_without_colours_and_none_is_of_another_crate() {
         let page = LogPage::default();
         let writer = page.clone();
         let subscriber = tracing_subscriber::registry().with(lines(move || writer.clone()));
-        tracing::subscriber::with_default(subscriber, || tracing::warn!(upstream = "192.0.2.1:53", "no answer"));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "h2::proto", "recv_reset");
+            tracing::warn!(upstream = "192.0.2.1:53", "no answer");
+        });
         assert_eq!(String::from_utf8_lossy(&page.0.lock().unwrap()), "[WARNING] no answer upstream=\"192.0.2.1:53\"\n");
     }
 }

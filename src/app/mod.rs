@@ -4,6 +4,7 @@ mod banner;
 mod cache_handover;
 mod check;
 mod configuration_files;
+mod configuration_parts;
 mod corefile_template;
 mod doctor;
 mod fallback_plan;

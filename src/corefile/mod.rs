@@ -37,6 +37,11 @@ use std::path::{Path, PathBuf};
 pub trait Loader {
     /// The text of a file.
     fn read(&self, path: &Path) -> io::Result<String>;
+    /// The text of a file that is a part of the configuration, such as a certificate: another text is another
+    /// configuration, which `reload` loads.
+    fn read_part(&self, path: &Path) -> io::Result<String> {
+        self.read(path)
+    }
     /// A file that a directive reads again while it serves (`hosts`), whatever its octets.
     fn data(&self, path: &Path) -> io::Result<DataFile> {
         Ok(DataFile { text: self.read(path)?, stamp: FileStamp::default() })

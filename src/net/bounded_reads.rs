@@ -32,7 +32,8 @@ impl ReadAllowance {
         self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(octets), Ordering::Relaxed);
     }
 
-    fn is_spent(&self) -> bool {
+    /// Nothing more may be read.
+    pub(crate) fn is_spent(&self) -> bool {
         self.0.load(Ordering::Relaxed) == 0
     }
 }

@@ -1,6 +1,7 @@
 //! One DNS query over a socket of its own. The caller composes the query and sets the time limit.
 
-use super::doh::{self, DohResource};
+use super::bounded_reads::{BoundedReads, ReadAllowance};
+use super::doh::{self, DohError, DohResource, ExchangeError};
 use super::tls::TlsClient;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
@@ -12,6 +13,13 @@ use tokio::time::{Instant, timeout_at};
 
 /// Octets of the header (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;
+
+/// Octets that are read of a connection in TLS: those of its handshake with a long chain of certificates, of the
+/// longest message, and of a head of HTTP.
+const MAX_ENCRYPTED: usize = 128 << 10;
+
+/// What a query fails with whose server sends far more than an answer has.
+pub(crate) const FLOODED: io::ErrorKind = io::ErrorKind::FileTooLarge;
 
 /// How a query is sent, and how much of its response is read.
 #[derive(Clone, Copy, Debug)]
@@ -69,10 +77,13 @@ impl DnsClient {
     /// As [`DnsClient::query_tcp`], in a TLS session (RFC 7858).
     ///
     /// # Errors
-    /// Those of [`DnsClient::query_tcp`]; there is no session.
+    /// Those of [`DnsClient::query_tcp`]; there is no session, or [`FLOODED`].
     pub(crate) async fn query_tls(&self, query: &[u8], tls: &TlsClient) -> io::Result<Vec<u8>> {
-        let session = tls.connect(self.connect().await?).await.map_err(io::Error::other)?;
-        self.exchange(session, query).await
+        self.bounded(async |stream| {
+            let session = tls.connect(stream).await.map_err(io::Error::other)?;
+            self.exchange(session, query).await
+        })
+        .await
     }
 
     /// As [`DnsClient::query_tcp`], over HTTPS (RFC 8484). `tls` has to be one [`super::tls::ClientTls::for_http2`].
@@ -85,11 +96,21 @@ impl DnsClient {
         tls: &TlsClient,
         resource: &DohResource,
     ) -> io::Result<Vec<u8>> {
-        let session = tls.connect(self.connect().await?).await.map_err(io::Error::other)?;
-        let mut message = doh::exchange(session, resource, query.to_vec()).await.map_err(io::Error::other)?.message;
-        // It was asked with another ID, and has its stream for itself.
-        message.iter_mut().zip(query.iter().take(2)).for_each(|(octet, id)| *octet = *id);
-        if is_response_to(query, &message) { Ok(message) } else { Err(io::ErrorKind::InvalidData.into()) }
+        self.bounded(async |stream| {
+            let session = tls.connect(stream).await.map_err(io::Error::other)?;
+            let mut message = doh::exchange(session, resource, query.to_vec()).await.map_err(of_exchange)?.message;
+            // It was asked with another ID, and has its stream for itself.
+            message.iter_mut().zip(query.iter().take(2)).for_each(|(octet, id)| *octet = *id);
+            if is_response_to(query, &message) { Ok(message) } else { Err(io::ErrorKind::InvalidData.into()) }
+        })
+        .await
+    }
+
+    /// Does `work` with a connection of which [`MAX_ENCRYPTED`] octets are read.
+    async fn bounded<T>(&self, work: impl AsyncFnOnce(BoundedReads<TcpStream>) -> io::Result<T>) -> io::Result<T> {
+        let allowance = ReadAllowance::new(MAX_ENCRYPTED);
+        let stream = BoundedReads::new(self.connect().await?, allowance.clone());
+        work(stream).await.map_err(|error| if allowance.is_spent() { io::Error::new(FLOODED, error) } else { error })
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
@@ -119,6 +140,14 @@ impl DnsClient {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
         Ok(socket)
+    }
+}
+
+/// [`FLOODED`] where a response has no end.
+fn of_exchange(error: ExchangeError) -> io::Error {
+    match error {
+        ExchangeError::Response(DohError::Interim | DohError::TooLong) => io::Error::new(FLOODED, error),
+        other => io::Error::other(other),
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use std::future::poll_fn;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -41,7 +42,7 @@ const SHOWN_TYPE: usize = 60;
 /// Sends requests on a connection.
 pub(crate) type DohSender = SendRequest<Bytes>;
 /// Moves what is sent and received. It has to be polled.
-pub(crate) type DohConnection = Connection<BoundedReads<TlsStream<TcpStream>>, Bytes>;
+pub(crate) type DohConnection<S = TcpStream> = Connection<BoundedReads<TlsStream<S>>, Bytes>;
 
 /// How a query is put into a request (RFC 8484 section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,10 +160,10 @@ pub(crate) struct DohResponse {
 ///
 /// # Errors
 /// The connection fails.
-pub(crate) async fn handshake(
-    session: TlsStream<TcpStream>,
+pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    session: TlsStream<S>,
     streams: usize,
-) -> Result<(DohSender, DohConnection, ReadAllowance), h2::Error> {
+) -> Result<(DohSender, DohConnection<S>, ReadAllowance), h2::Error> {
     let allowance = ReadAllowance::new(2 * OCTETS_PER_REQUEST);
     let session = BoundedReads::new(session, allowance.clone());
     let (sender, connection) = Builder::new()
@@ -223,8 +224,8 @@ pub(crate) async fn receive(mut response: ResponseFuture) -> Result<DohResponse,
 ///
 /// # Errors
 /// Those of [`receive`]; the connection fails.
-pub(crate) async fn exchange(
-    session: TlsStream<TcpStream>,
+pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    session: TlsStream<S>,
     resource: &DohResource,
     query: Vec<u8>,
 ) -> Result<DohResponse, ExchangeError> {

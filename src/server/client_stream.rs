@@ -31,8 +31,9 @@ pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Tells the client that nothing more comes, as far as that can be done without waiting.
     fn end(&mut self);
 
-    /// The connection itself.
-    fn socket(&self) -> &TcpStream;
+    /// Has the kernel reset the connection and drop what the client has not read. It would keep that and go on offering
+    /// it for minutes. Not by SO_LINGER, which the server may not set ([`crate::sandbox`]).
+    fn forget_unread(&self);
 }
 
 impl ClientStream for TcpStream {
@@ -59,8 +60,8 @@ impl ClientStream for TcpStream {
         _ = SockRef::from(&*self).shutdown(Shutdown::Write);
     }
 
-    fn socket(&self) -> &TcpStream {
-        self
+    fn forget_unread(&self) {
+        _ = rustix::net::connect_unspec(self);
     }
 }
 
@@ -100,8 +101,8 @@ impl ClientStream for TlsStream<TcpStream> {
         stream.end();
     }
 
-    fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+    fn forget_unread(&self) {
+        self.get_ref().0.forget_unread();
     }
 }
 

@@ -12,6 +12,7 @@ mod buffers;
 mod capacity;
 mod client_stream;
 mod connections;
+mod decrypted;
 mod http;
 mod https;
 mod listen_addresses;
@@ -27,6 +28,8 @@ mod udp;
 mod worker;
 
 pub(crate) use capacity::Capacity;
+#[doc(hidden)]
+pub use decrypted::{SessionProtocol, serve_decrypted};
 pub(crate) use http::Http;
 #[doc(hidden)]
 pub use http::serve_connection;
@@ -166,6 +169,12 @@ impl<A: QueryHandler> Server<A> {
         })
     }
 
+    /// From the next listener for TLS or HTTPS on, the thread of those calls this at every of its turns, twice a second
+    /// at most.
+    pub fn set_alive_report(&self, report: Arc<dyn Fn() + Send + Sync>) {
+        self.streams.set_alive_report(report);
+    }
+
     /// What clients take, and how much of it they may.
     pub fn capacity(&self) -> Capacity {
         let states = self.workers.iter().map(|worker| worker.state.clone()).collect();
@@ -280,7 +289,11 @@ impl<A: QueryHandler> Server<A> {
     fn register_stream(&mut self, sockets: &DnsSockets) -> io::Result<Registered> {
         let worker = match self.stream_worker.take() {
             Some(worker) => worker,
-            None => Worker::start_as("streams", None, self.streams.new_state()).map_err(io::Error::other)?,
+            None => {
+                let worker = Worker::start_as("streams", None, self.streams.new_state()).map_err(io::Error::other)?;
+                self.streams.report_alive_on(&worker.runtime);
+                worker
+            }
         };
         self.streams.set_state(worker.state.clone());
         let worker = self.stream_worker.insert(worker);

@@ -12,13 +12,13 @@ use super::https::{self, HttpsConnection};
 use super::query_handler::QueryHandler;
 use super::tcp::{self, Entered};
 use super::worker::{Binding, Shared, WorkerState};
-use crate::fairness::{ConcurrencyLimiter, PermitOutcome};
 use crate::net::tls::ServerTls;
 use crate::plan::{ClientProtocol, Https};
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
@@ -30,8 +30,13 @@ const LEAST_CONNECTIONS: usize = 32;
 /// One part in so many of the octets that are kept for clients is for these.
 const BUFFER_PART: usize = 4;
 
-/// Handshakes at a time. Each is a matter of milliseconds for a client that means it.
-const HANDSHAKES: usize = 128;
+/// Handshakes at a time. Each is a matter of milliseconds for a client that means it, so one that gives way to another
+/// of its own client has mostly been silent for long. Twice as many as are accepted in one turn of the runtime (128 in
+/// tokio), so that who has just come is heard before others take its place.
+const HANDSHAKES: usize = 256;
+
+/// How often it is said that the thread has its turns.
+const ALIVE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// For a handshake once its listener has stopped, so that who says nothing does not hold up the end.
 const HANDSHAKE_AT_END: Duration = Duration::from_millis(500);
@@ -41,14 +46,18 @@ pub(super) struct Streams {
     shared: Arc<Shared>,
     limits: Mutex<Limits>,
     state: OnceLock<Arc<WorkerState>>,
-    handshakes: Arc<ConcurrencyLimiter>,
+    /// Idle since they began, or since their clients have begun to speak: of the client that has most the one gives way
+    /// that is so for longest.
+    handshakes: Arc<Connections>,
+    alive_report: OnceLock<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Streams {
     /// Nobody is served yet. `limits` are those of clients without TLS.
     pub(super) fn new(limits: Limits, shared: Arc<Shared>) -> Self {
-        let handshakes = Arc::new(ConcurrencyLimiter::new(HANDSHAKES));
-        Self { shared, limits: Mutex::new(share(limits)), state: OnceLock::new(), handshakes }
+        let handshakes = Arc::new(Connections::new(HANDSHAKES, 0, Instant::now()));
+        let (limits, state, alive_report) = (Mutex::new(share(limits)), OnceLock::new(), OnceLock::new());
+        Self { shared, limits, state, handshakes, alive_report }
     }
 
     /// What their worker has, once there is one.
@@ -67,6 +76,23 @@ impl Streams {
     pub(super) fn set_state(&self, state: Arc<WorkerState>) {
         // The only one that there ever is.
         _ = self.state.set(state);
+    }
+
+    /// What is called at the turns of their thread.
+    pub(super) fn set_alive_report(&self, report: Arc<dyn Fn() + Send + Sync>) {
+        // Of one process there is one watchdog.
+        _ = self.alive_report.set(report);
+    }
+
+    /// Has the runtime of their thread do so.
+    pub(super) fn report_alive_on(&self, runtime: &Handle) {
+        let Some(report) = self.alive_report.get().cloned() else { return };
+        runtime.spawn(async move {
+            loop {
+                report();
+                sleep(ALIVE_INTERVAL).await;
+            }
+        });
     }
 
     /// Sets other limits: those of clients without TLS, of which these have a part.
@@ -103,7 +129,7 @@ fn admit<A: QueryHandler>(
     binding: &Arc<Binding<A>>,
     state: &Arc<WorkerState>,
     of_listener: &Arc<Connections>,
-    handshakes: &Arc<ConcurrencyLimiter>,
+    handshakes: &Arc<Connections>,
 ) {
     let Some(entered) = tcp::enter(&stream, binding, state) else { return };
     let mut permit = None;
@@ -143,7 +169,7 @@ async fn serve<A: QueryHandler>(
     of_listener: Option<ConnectionPermit>,
     binding: Arc<Binding<A>>,
     state: Arc<WorkerState>,
-    handshakes: Arc<ConcurrencyLimiter>,
+    handshakes: Arc<Connections>,
 ) {
     let handler = binding.handler.load_full();
     let patience = handler.timeouts().read;
@@ -206,13 +232,14 @@ async fn handshake(
     tls: &ServerTls,
     entered: &Entered,
     state: &WorkerState,
-    handshakes: &Arc<ConcurrencyLimiter>,
+    handshakes: &Arc<Connections>,
     patience: Duration,
 ) -> Option<TlsStream<TcpStream>> {
     let client = entered.peer.client;
-    let permit = match handshakes.admit(entered.caller.client, entered.is_fair) {
-        PermitOutcome::Granted(permit) | PermitOutcome::Evicting { permit, .. } => permit,
-        PermitOutcome::Full => {
+    let permit = match handshakes.admit(entered.caller, entered.is_fair, Instant::now()) {
+        ConnectionAdmission::Granted(permit) | ConnectionAdmission::Evicting(permit, _) => permit,
+        // Without fairness, where all are other clients'.
+        ConnectionAdmission::Full => {
             state.metrics().cut.refused.increment();
             return None;
         }
@@ -221,13 +248,14 @@ async fn handshake(
         biased;
         // Counted by whoever takes its place.
         () = entered.permit.evicted() => return None,
-        outcome = timeout(patience, permit.hold(tls.accept(stream))) => outcome,
+        () = permit.evicted() => None,
+        outcome = timeout(patience, tls.accept_and(stream, || permit.set_idle(Instant::now()))) => Some(outcome),
     };
     match outcome {
-        Ok(Some(Ok(session))) => return Some(session),
-        Ok(Some(Err(error))) => tracing::debug!("TLS with {client}: {error}"),
-        Ok(None) => tracing::debug!("TLS with {client}: its handshake gives way to another client's"),
-        Err(_) => tracing::debug!("TLS with {client}: no session within {patience:?}"),
+        Some(Ok(Ok(session))) => return Some(session),
+        Some(Ok(Err(error))) => tracing::debug!("TLS with {client}: {error}"),
+        None => tracing::debug!("TLS with {client}: its handshake gives way to another one"),
+        Some(Err(_)) => tracing::debug!("TLS with {client}: no session within {patience:?}"),
     }
     state.metrics().cut.handshake.increment();
     None

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::coop::unconstrained;
 use tokio::time::{sleep, timeout};
 
 /// After an accept that failed for want of something, files or memory: shorter where room could be made.
@@ -215,18 +216,12 @@ pub(super) async fn serve<A: QueryHandler, S: ClientStream>(
         Err(CloseReason::Crowded) if !connection.replies.lack_room() => state.metrics().cut.crowded.increment(),
         Err(CloseReason::SlowReader | CloseReason::Crowded) => {
             state.metrics().cut.slow_reader.increment();
-            forget_unread(stream.socket());
+            stream.forget_unread();
         }
-        Err(CloseReason::Evicted) if connection.replies.unwritten() > 0 => forget_unread(stream.socket()),
+        Err(CloseReason::Evicted) if connection.replies.unwritten() > 0 => stream.forget_unread(),
         Err(CloseReason::Evicted) => {}
     }
     connection.replies.close();
-}
-
-/// Has the kernel reset the connection and drop what the client has not read. It would keep that and go on offering it
-/// for minutes. Not by SO_LINGER, which the server may not set ([`crate::sandbox`]).
-fn forget_unread(stream: &TcpStream) {
-    _ = rustix::net::connect_unspec(stream);
 }
 
 /// Serves until the client has closed its side, or the binding stops, and all is answered.
@@ -290,7 +285,8 @@ async fn converse<A: QueryHandler, S: ClientStream>(
             {
                 is_finishing = read? == Read::Closed;
             }
-            () = &mut alarm, if deadline.is_some() => {
+            // Also when reading has taken up this turn: records of TLS without an octet come without end.
+            () = unconstrained(&mut alarm), if deadline.is_some() => {
                 let is_unfinished = connection.awaiting_rest_since.is_some();
                 return Err(if is_unfinished { CloseReason::SlowSender } else { CloseReason::Over });
             }
@@ -611,7 +607,7 @@ impl Drop for PendingReply {
 
 #[cfg(test)]
 mod tests {
-    use super::forget_unread;
+    use super::ClientStream;
     use std::io::{ErrorKind, Read};
     use tokio::net::TcpStream;
 
@@ -627,7 +623,7 @@ mod tests {
         while let Ok(octets) = stream.try_write(&[0; 65536]) {
             written += octets;
         }
-        forget_unread(&stream);
+        stream.forget_unread();
         drop(stream);
         let (mut read, mut octets) = (0, vec![0; 65536]);
         let end = loop {

@@ -26,6 +26,8 @@ pub enum ServerReport {
     Failed { message: String },
     /// What its caches hold, in a file beside this packet ([`Instruction::ExportCache`], or its end by SIGTERM).
     Cache,
+    /// The thread of its clients within TLS and HTTPS has had a turn.
+    StreamsAlive,
     /// Something it does for the node went wrong; counted in `coredns_nodecache_setup_errors_total` under this type.
     SetupError { errortype: String },
 }
@@ -148,6 +150,7 @@ mod tests {
             addresses().prop_map(|addresses| ServerReport::Upstreams { addresses }),
             ".{0,200}".prop_map(|message| ServerReport::Failed { message }),
             Just(ServerReport::Cache),
+            Just(ServerReport::StreamsAlive),
             ".{0,200}".prop_map(|errortype| ServerReport::SetupError { errortype }),
         ]
     }

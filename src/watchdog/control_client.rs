@@ -204,6 +204,12 @@ impl ControlClient {
         self.report(&ServerReport::SetupError { errortype: errortype.to_owned() });
     }
 
+    /// Tells the watchdog that the thread of clients within TLS and HTTPS has had a turn.
+    pub(crate) fn report_streams_alive(&self) {
+        // A watchdog that does not read is stopped, and needs not know.
+        _ = self.channel.send(&ServerReport::StreamsAlive, &[]);
+    }
+
     /// Hands the watchdog what the caches hold, for the server that comes next.
     pub(crate) fn report_cache(&self, cache: BorrowedFd<'_>) {
         self.report_beside(&ServerReport::Cache, &[cache]);

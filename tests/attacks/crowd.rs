@@ -43,6 +43,18 @@ pub struct Told {
     pub held: usize,
 }
 
+impl Told {
+    /// Both together.
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            opened: self.opened + other.opened,
+            refused: self.refused + other.refused,
+            closed: self.closed + other.closed,
+            held: self.held + other.held,
+        }
+    }
+}
+
 impl std::fmt::Display for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} opened, {} refused, {} closed, {} held", self.opened, self.refused, self.closed, self.held)
@@ -59,12 +71,7 @@ pub fn crowd(addresses: &[IpAddr], server: SocketAddr, count: u32, during: Durat
         let parts: Vec<_> = (0..THREADS).map(part).collect();
         parts.into_iter().map(|part| part.join().expect("it does not panic")).collect::<Vec<_>>()
     });
-    told.iter().fold(Told::default(), |sum, part| Told {
-        opened: sum.opened + part.opened,
-        refused: sum.refused + part.refused,
-        closed: sum.closed + part.closed,
-        held: sum.held + part.held,
-    })
+    told.into_iter().fold(Told::default(), Told::with)
 }
 
 fn part(

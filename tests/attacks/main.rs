@@ -3,18 +3,22 @@
 //! has short ones of each kind, which run with all tests.
 
 mod answers;
+mod certificate;
 mod connections;
 mod crowd;
+mod encrypted;
 mod flights;
 mod flood;
 mod hostile;
 mod http;
+mod http2;
 mod memory;
 mod misses;
 mod neighbour;
 mod others;
 mod outcome;
 mod polite;
+mod polite_sessions;
 mod pours;
 mod queries;
 mod quick;
@@ -22,6 +26,7 @@ mod raw;
 mod rights;
 mod row;
 mod scene;
+mod sessions;
 mod sizes;
 mod sockets;
 mod starvation;

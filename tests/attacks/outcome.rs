@@ -80,6 +80,17 @@ impl Outcome {
         self.hold(does || !self.is_judged, what);
     }
 
+    /// Notes that something must hold unless one of the server's threads had to wait for a processor for long.
+    pub fn hold_unless_waited(&mut self, target: &Target, does: bool, what: &str) {
+        if !does {
+            println!("{}", target.server.tail(20));
+        }
+        match !does && self.is_judged && target.waited() > TOO_MUCH {
+            true => self.tell(format!("not judged: {what}, for a thread of the server had to wait for a processor")),
+            false => self.hold_unless_starved(does, what),
+        }
+    }
+
     /// Adds a cell's part.
     pub fn tell(&mut self, what: impl Into<String>) {
         self.besides.push(what.into());

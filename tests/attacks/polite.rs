@@ -50,7 +50,7 @@ impl QueryCounts {
         }
     }
 
-    fn note(&mut self, name: &Name, answer: Option<&[u8]>) {
+    pub fn note(&mut self, name: &Name, answer: Option<&[u8]>) {
         self.sent += 1;
         match answer {
             None => self.lost[usize::from(!name.is_cached)] += 1,
@@ -60,7 +60,7 @@ impl QueryCounts {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.sent += other.sent;
         self.failed += other.failed;
         self.wrong += other.wrong;
@@ -80,20 +80,22 @@ impl fmt::Display for QueryCounts {
     }
 }
 
-struct Name {
-    text: String,
+pub struct Name {
+    pub text: String,
     is_cached: bool,
 }
 
-/// Every second one is cached.
-fn name(number: usize) -> Name {
-    let is_cached = number.is_multiple_of(2);
-    let text = if is_cached {
-        cached_name(number / 2 % CACHED)
-    } else {
-        format!("u{number}-{:x}.polite.example", fastrand::u64(..))
-    };
-    Name { text, is_cached }
+impl Name {
+    /// Every second one is cached.
+    pub fn of(number: usize) -> Self {
+        let is_cached = number.is_multiple_of(2);
+        let text = if is_cached {
+            cached_name(number / 2 % CACHED)
+        } else {
+            format!("u{number}-{:x}.polite.example", fastrand::u64(..))
+        };
+        Self { text, is_cached }
+    }
 }
 
 fn cached_name(number: usize) -> String {
@@ -209,7 +211,7 @@ fn ask_udp(server: SocketAddr, stop: &AtomicBool) -> QueryCounts {
             return counts;
         }
         while !stopping && Instant::now() >= next {
-            let name = name(number);
+            let name = Name::of(number);
             let mut wire = query(&name.text, A);
             let id = u16::try_from(number / UDP_SOCKETS).expect("fewer queries than IDs");
             wire[..2].copy_from_slice(&id.to_be_bytes());
@@ -250,7 +252,7 @@ fn ask_on_fresh_connections(server: SocketAddr, stop: &AtomicBool) -> QueryCount
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         asked.push(std::thread::spawn(move || {
-            let name = name(number);
+            let name = Name::of(number);
             let mut counts = QueryCounts::default();
             counts.note(&name, ask_on_a_connection(server, &query(&name.text, A)).ok().as_deref());
             counts
@@ -315,7 +317,7 @@ fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> QueryCounts {
             return counts;
         }
         if !stopping && Instant::now() >= next {
-            let name = name(usize::from(number));
+            let name = Name::of(usize::from(number));
             let mut wire = query(&name.text, A);
             wire[..2].copy_from_slice(&number.to_be_bytes());
             if connection.is_none() {

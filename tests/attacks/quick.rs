@@ -15,6 +15,9 @@ const ROWS: &[&str] = &[
     "queries::texts",
     "others::what_a_client_says",
     "sizes::replies_over_udp",
+    "encrypted::silent",
+    "encrypted::rapid_resets",
+    "encrypted::unread_answers",
 ];
 
 /// Rows at a time, each in namespaces of its own; they mostly wait.

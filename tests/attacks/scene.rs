@@ -25,7 +25,7 @@ pub const METRICS: u16 = 9253;
 pub const HEALTH: u16 = 8080;
 
 /// The polite client asks for so long before the attack.
-const LEAD: Duration = Duration::from_millis(500);
+pub const LEAD: Duration = Duration::from_millis(500);
 /// Memory goes back within this time after an attack.
 const GOES_BACK: Duration = Duration::from_secs(10);
 /// Octets that it may have after an attack beyond what it had before.
@@ -48,6 +48,8 @@ pub fn strength(count: u32) -> u32 {
 
 /// What a row's program is started with.
 pub struct Setup {
+    /// Further keys of the root block.
+    pub keys: String,
     /// Further lines of the root block.
     pub directives: String,
     /// Options of its `forward`.
@@ -63,6 +65,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            keys: String::new(),
             directives: String::new(),
             forward: String::new(),
             evil: None,
@@ -102,8 +105,8 @@ impl Scene {
         let upstream = Upstream::start(UPSTREAM, setup.upstream);
         let bind = "bind 127.0.0.1 fd00:53::1\n errors\n cache 3600";
         let mut corefile = format!(
-            ".:53 {{\n {bind}\n forward . {UPSTREAM} {{\n {}\n }}\n prometheus 127.0.0.1:{METRICS}\n health 127.0.0.1:{HEALTH}\n loop\n {}\n}}\n",
-            setup.forward, setup.directives
+            ".:53 {} {{\n {bind}\n forward . {UPSTREAM} {{\n {}\n }}\n prometheus 127.0.0.1:{METRICS}\n health 127.0.0.1:{HEALTH}\n loop\n {}\n}}\n",
+            setup.keys, setup.forward, setup.directives
         );
         let mut evil = None;
         if let Some((options, script)) = setup.evil {

@@ -116,7 +116,7 @@ impl World {
         }
         let event = match message {
             Message::Tick => Event::Tick,
-            Message::Serving => Event::Serving { targets: &targets, drain: Duration::from_secs(5) },
+            Message::Serving => Event::Serving { targets: &targets, has_streams: false, drain: Duration::from_secs(5) },
             Message::ConfigurationRefused => Event::ConfigurationRefused,
             Message::ProtocolViolated => Event::ProtocolViolated,
             Message::Exited(exit) => Event::Exited(exit),

@@ -1,6 +1,7 @@
 //! The Corefiles of a manifest: in each ConfigMap, also of a List, the keys of its data that begin with `Corefile` and
 //! those that end with `.server` (which `import` brings into a Corefile as server blocks).
 
+use super::quoted::QuotedColumns;
 use crate::corefile::{FileId, Span};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use std::path::Path;
@@ -15,7 +16,9 @@ pub(super) struct Embedded {
 enum CorefilePosition {
     /// Columns by which each line is moved to the right, from the file's first line on.
     Indented(Vec<u32>),
-    /// In quotes or folded: all of it stands where it begins.
+    /// In double quotes in one line, after so many lines of the file.
+    Quoted { before: u32, columns: QuotedColumns },
+    /// In quotes otherwise, or folded: all of it stands where it begins.
     At { line: u32, column: u32 },
 }
 
@@ -38,6 +41,9 @@ impl Embedded {
                 let line = (span.line as usize).saturating_sub(1);
                 Span { column: span.column.saturating_add(indents.get(line).copied().unwrap_or(0)), ..span }
             }
+            CorefilePosition::Quoted { before, columns } => {
+                columns.in_file(Span { line: span.line.saturating_sub(*before), ..span })
+            }
             CorefilePosition::At { line, column } => Span { line: *line, column: *column, length: 1, ..span },
         }
     }
@@ -45,9 +51,15 @@ impl Embedded {
     fn of_scalar(lines: &[&str], value: &str, style: ScalarStyle, start: Marker) -> Self {
         let literal = (style == ScalarStyle::Literal).then(|| literal_lines(lines, value, start)).flatten();
         let Some((before, indents)) = literal else {
-            let place =
-                CorefilePosition::At { line: to_u32(start.line()), column: to_u32(start.col()).saturating_add(1) };
-            return Self { text: "\n".repeat(start.line().saturating_sub(1)) + value, place };
+            let (before, column) = (start.line().saturating_sub(1), to_u32(start.col()).saturating_add(1));
+            let line = to_u32(start.line());
+            let is_quoted = style == ScalarStyle::DoubleQuoted;
+            let quoted = lines.get(before).filter(|_| is_quoted);
+            let place = match quoted.and_then(|text| QuotedColumns::of(text, line, start.col(), value)) {
+                Some(columns) => CorefilePosition::Quoted { before: to_u32(before), columns },
+                None => CorefilePosition::At { line, column },
+            };
+            return Self { text: "\n".repeat(before) + value, place };
         };
         let columns = std::iter::repeat_n(0, before).chain(indents).collect();
         Self { text: "\n".repeat(before) + value, place: CorefilePosition::Indented(columns) }
@@ -96,9 +108,10 @@ pub(crate) fn is_manifest(path: &Path, text: &str) -> bool {
 /// # Errors
 /// It is not YAML.
 pub(super) fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
+    let file = file.trim_start_matches('\u{feff}');
     let lines: Vec<&str> = file.lines().collect();
     let mut found = Found::default();
-    for event in Parser::new_from_str(file.trim_start_matches('\u{feff}')) {
+    for event in Parser::new_from_str(file) {
         let (event, span) = event.map_err(|error| {
             let at = error.marker();
             let (line, column) = (to_u32(at.line()), to_u32(at.col()).saturating_add(1));

@@ -2,6 +2,7 @@
 //! a manifest.
 
 mod manifest;
+mod quoted;
 
 use super::host::{ConfigurationSource, ThisHost};
 use super::load::{CorefileSource, Examined, LoadError, Strictness, open_to_all};
@@ -66,7 +67,7 @@ fn check_embedded(
 ) -> (String, bool) {
     let mut of_pillars = Diagnostics::default();
     let stand_in = StandIn::new(&embedded.text, &mut of_pillars);
-    let Examined { corefile, config, mut diagnostics } =
+    let Examined { corefile, config, mut diagnostics, .. } =
         Examined::new(path, &stand_in.text, default_port, machine, how);
     // What serves may be another machine, or a container with mounts of its own.
     diagnostics.excuse_machine();
@@ -133,7 +134,7 @@ mod tests {
         assert!(!is_good, "{told}");
         assert!(told.contains("node.yaml:10:9: error: unknown directive `forwrad`"), "{told}");
         assert!(told.contains("\n 10 |         forwrad . __PILLAR__CLUSTER__DNS__\n    |         ^^^^^^^\n"), "{told}");
-        assert!(told.contains("node.yaml:18:13: error: unknown directive `cahce`"), "{told}");
+        assert!(told.contains("node.yaml:18:32: error: unknown directive `cahce`"), "{told}");
         let good = yaml.replace("forwrad", "forward").replace("cahce", "cache");
         let (told, is_good) = check("node.yaml", &good);
         assert!(is_good && told.contains("node.yaml: good"), "{told}");
@@ -185,7 +186,8 @@ mod tests {
         let json = "{\n  \"apiVersion\": \"v1\", \"kind\": \"ConfigMap\",\n  \"data\": {\"Corefile\": \".:53 {\\n cahce\\n}\"}\n}\n";
         for name in ["x.json", "x"] {
             let (told, is_good) = check(name, json);
-            assert!(!is_good && told.starts_with(&format!("{name}:3:24: error: unknown directive `cahce`")), "{told}");
+            assert!(!is_good && told.starts_with(&format!("{name}:3:34: error: unknown directive `cahce`")), "{told}");
+            assert!(told.contains("\n   |                                  ^^^^^\n"), "{told}");
         }
     }
 

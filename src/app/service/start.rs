@@ -61,6 +61,8 @@ impl Service {
         let fairness = services.fairness.clone();
         let mut server =
             Server::start(options.workers, options.limits, fairness, Handle::current(), &services.registry)?;
+        let watchdog = options.watchdog.clone();
+        server.set_alive_report(Arc::new(move || watchdog.report_streams_alive()));
         let plan = loaded.config.build(&services)?;
         verbosity.follow(&loaded.config);
         if let Some(cache) = options.watchdog.take_cache() {

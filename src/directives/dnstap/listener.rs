@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::net;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -110,7 +111,7 @@ impl<'a> Listener<'a> {
                 Ok(accepting) => {
                     backoff.reset();
                     self.troubles.connected();
-                    self.serve(&accepting).await;
+                    self.serve(async || accepting.accept().await).await;
                 }
                 Err(error) => {
                     self.troubles.failed(&format_args!("cannot listen: {error}"));
@@ -123,12 +124,23 @@ impl<'a> Listener<'a> {
         }
     }
 
-    async fn serve(&mut self, accepting: &Accepting) {
+    /// Serves those whom `accept` gives. Connections come last, so that a flood of them keeps no reader waiting.
+    async fn serve(&mut self, accept: impl AsyncFn() -> io::Result<Accepted>) {
+        let shared = self.shared;
+        let gathered = || async {
+            shared.queue.filled().await;
+            gather(shared).await;
+        };
         let mut frames = Vec::new();
-        while !self.shared.ending.is_asked() {
+        let mut gathering = pin!(gathered());
+        while !shared.ending.is_asked() {
             tokio::select! {
                 biased;
-                () = self.shared.ending.asked() => {}
+                () = shared.ending.asked() => {}
+                () = &mut gathering => {
+                    gathering.set(gathered());
+                    self.hand_out(&mut frames);
+                }
                 Some(dropped) = self.sessions.join_next() => self.forget_gone(dropped.unwrap_or_default()),
                 Some(greeted) = self.greetings.join_next() => {
                     self.greeted.retain(|greeting| !greeting.is_finished());
@@ -137,7 +149,7 @@ impl<'a> Listener<'a> {
                         self.admit(greeted);
                     }
                 }
-                accepted = accepting.accept() => match accepted {
+                accepted = accept() => match accepted {
                     Ok(accepted) => self.greet(accepted),
                     // Descriptors are at their limit, for one.
                     Err(error) => {
@@ -145,10 +157,6 @@ impl<'a> Listener<'a> {
                         sleep(GATHERING).await;
                     }
                 },
-                () = self.shared.queue.filled() => {
-                    gather(self.shared).await;
-                    self.hand_out(&mut frames);
-                }
             }
         }
         self.hand_out(&mut frames);
@@ -296,4 +304,28 @@ async fn listen(shared: &Shared) -> Result<Accepting, WriteError> {
         false => addresses(shared, host, port).await?,
     };
     Ok(Accepting::Tcp(TcpListener::bind(&*addresses).await.map_err(WriteError::Connect)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::future::pending;
+
+    #[tokio::test]
+    async fn connections_without_end_keep_no_reader_waiting_for_what_is_queued() {
+        let shared = Shared::of_test(Address::Tcp { host: String::new(), port: 0 }, Mode::Listen { tls: None });
+        shared.queue.push(&[0; Shared::QUEUE_OF_TEST], 1);
+        let accepted = Cell::new(0);
+        let accept = async || {
+            accepted.set(accepted.get() + 1);
+            assert!(accepted.get() < 1000, "nothing is handed out");
+            if accepted.get() > 1 && !shared.queue.take(&mut Vec::new()) {
+                shared.ending.ask();
+                return pending().await;
+            }
+            Ok(Accepted::Unix(tokio::net::UnixStream::pair()?.0))
+        };
+        Listener::new(&shared).serve(accept).await;
+    }
 }

@@ -178,3 +178,11 @@ impl UpstreamObserver for Tap {
 fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
+
+/// For fuzzing: whether a reader that says this at the beginning takes dnstap, and how many octets were read for that.
+#[doc(hidden)]
+pub fn takes_dnstap(said: &[u8]) -> (bool, u64) {
+    let mut said = std::io::Cursor::new(said.to_vec());
+    let outcome = futures_util::FutureExt::now_or_never(writer::read_control(&mut said, frames::Control::Accept));
+    (matches!(outcome, Some(Ok(()))), said.position())
+}

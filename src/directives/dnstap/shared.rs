@@ -160,3 +160,25 @@ impl Taken {
         self.written = 0;
     }
 }
+
+#[cfg(test)]
+impl Shared {
+    /// Octets of the queue of [`Shared::of_test`].
+    pub(super) const QUEUE_OF_TEST: usize = 100;
+
+    /// An endpoint without a thread.
+    pub(super) fn of_test(address: Address, mode: Mode) -> Self {
+        let process = crate::chain::ProcessContext::new(1, 1 << 20);
+        let counter = |name| process.registry.counter(name, "", &[]);
+        Self {
+            config: EndpointConfig { text: String::new(), address, mode, queue: 1 },
+            queue: Queue::new(Self::QUEUE_OF_TEST, 1, true, counter("dropped")),
+            lookup: HostLookup { resolvers: Vec::new(), files: process.files.clone() },
+            unix_sockets: process.unix_sockets.clone(),
+            unix_threads: Arc::default(),
+            sent: counter("sent"),
+            readers: process.registry.gauge("readers", "", &[]),
+            ending: Ending::default(),
+        }
+    }
+}

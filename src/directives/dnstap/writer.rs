@@ -91,7 +91,11 @@ pub(super) async fn take_leave(stream: &mut dyn Stream) {
     _ = patiently("finish", leave).await;
 }
 
-async fn read_control(stream: &mut dyn Stream, due: Control) -> Result<(), WriteError> {
+/// Reads the control frame that is due.
+///
+/// # Errors
+/// Something else comes, or nothing more.
+pub(super) async fn read_control(stream: &mut dyn Stream, due: Control) -> Result<(), WriteError> {
     let mut header = [0; CONTROL_HEADER];
     stream.read_exact(&mut header).await.map_err(WriteError::Gone)?;
     let mut body = vec![0; Control::length(header)?];
@@ -163,22 +167,22 @@ impl<'a> Writer<'a> {
     }
 
     /// Connects, and writes until the endpoint is closed or the reader is gone. Whoever accepts a connection and does
-    /// not take dnstap is no reader: the pauses go on growing, and the trouble is not over.
+    /// not take dnstap, or ends before it has taken messages, is no reader: the pauses go on growing, and the trouble
+    /// is not over.
     async fn try_once(&mut self, backoff: &mut Backoff) -> Result<(), WriteError> {
         let mut stream = connect(self.shared).await?;
         patiently("say that it takes dnstap", offer(&mut *stream)).await?;
         start(&mut *stream).await?;
-        backoff.reset();
-        self.troubles.connected();
         self.shared.readers.set(1.0);
-        let outcome = self.write_to(&mut *stream).await;
+        let outcome = self.write_to(&mut *stream, backoff).await;
         self.shared.readers.set(0.0);
         outcome
     }
 
     /// Writes until the endpoint is closed, or the reader is gone.
-    async fn write_to(&mut self, stream: &mut dyn Stream) -> Result<(), WriteError> {
+    async fn write_to(&mut self, stream: &mut dyn Stream, backoff: &mut Backoff) -> Result<(), WriteError> {
         let shared = self.shared;
+        let mut written_batches = 0_u64;
         loop {
             if self.taken.frames.is_empty() {
                 tokio::select! {
@@ -192,6 +196,12 @@ impl<'a> Writer<'a> {
             let written = write_taken(stream, &mut self.taken).await;
             self.taken.settle(&shared.sent);
             written?;
+            written_batches += 1;
+            // The kernel takes a first batch for a reader that is gone, too; it then says so of the next one.
+            if written_batches == 2 {
+                backoff.reset();
+                self.troubles.connected();
+            }
             self.troubles.tell_drops();
             if shared.ending.is_asked() && !shared.queue.take(&mut self.taken.frames) {
                 take_leave(stream).await;
@@ -279,4 +289,37 @@ async fn connect_tcp(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// Takes a connection as a reader does, and as many batches, each of one frame.
+    async fn read(listener: &TcpListener, shared: &Shared, batches: usize) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&Control::Accept.frame()).await.unwrap();
+        let beginning = [Control::Ready.frame(), Control::Start.frame()].concat();
+        stream.read_exact(&mut vec![0; beginning.len()]).await.unwrap();
+        for _ in 0..batches {
+            shared.queue.push(&[0, 0, 0, 1, 7], 1);
+            stream.read_exact(&mut [0; 5]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_ends_before_it_has_taken_messages_is_tried_ever_more_seldom() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+        let shared = Shared::of_test(address, Mode::Connect { tls: None, buffer_octets: 1 << 20 });
+        let (mut writer, mut backoff) = (Writer::new(&shared), Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
+        let mut pauses = Vec::new();
+        for batches in [0, 0, 1, 2] {
+            let (outcome, ()) = tokio::join!(writer.try_once(&mut backoff), read(&listener, &shared, batches));
+            assert!(matches!(outcome, Err(WriteError::Gone(_))), "{outcome:?}");
+            pauses.push(backoff.next_pause().as_millis());
+        }
+        assert_eq!(pauses, [100, 200, 400, 100]);
+    }
 }

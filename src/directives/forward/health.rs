@@ -1,8 +1,9 @@
 //! Whether an upstream is up. It is probed only after a query to it has failed, until a probe succeeds.
 
 use super::remote::{Remote, UpstreamProtocol};
+use crate::backoff::Backoff;
 use crate::message::{Query, RecordType};
-use crate::net::dns_client::DnsClient;
+use crate::net::dns_client::{DnsClient, FLOODED};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -14,6 +15,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const TLS_PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// `health_check 0s` must not probe in a tight loop.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// The pause after a probe that was flooded doubles up to this: each costs a connection and all that is read of it.
+const LONGEST_FLOODED_PAUSE: Duration = Duration::from_secs(10);
 
 /// The health of one upstream, shared by all workers.
 pub(super) struct UpstreamHealth {
@@ -66,9 +69,31 @@ impl Drop for ProbingGuard {
     }
 }
 
+/// The pauses between probes.
+struct ProbePauses {
+    interval: Duration,
+    flooded: Backoff,
+}
+
+impl ProbePauses {
+    fn new(interval: Duration) -> Self {
+        let interval = interval.max(MIN_INTERVAL);
+        Self { interval, flooded: Backoff::new(interval, LONGEST_FLOODED_PAUSE.max(interval)) }
+    }
+
+    /// The pause after a probe that has failed with this.
+    fn after(&mut self, error: &io::Error) -> Duration {
+        if error.kind() == FLOODED { self.flooded.next_pause() } else { self.interval }
+    }
+}
+
 async fn probe_until_success(guard: ProbingGuard) {
+    let Some(mut pauses) = guard.0.upgrade().map(|health| ProbePauses::new(health.remote.settings.probe_interval))
+    else {
+        return;
+    };
     while let Some(health) = guard.0.upgrade() {
-        match probe(&health.remote).await {
+        let pause = match probe(&health.remote).await {
             Ok(()) => {
                 health.record_success();
                 return;
@@ -77,16 +102,16 @@ async fn probe_until_success(guard: ProbingGuard) {
                 tracing::debug!(upstream = %health.remote.address, %error, "health check failed");
                 health.remote.metrics.count_healthcheck_failure();
                 health.record_failure();
+                pauses.after(&error)
             }
-        }
-        let pause = health.remote.settings.probe_interval.max(MIN_INTERVAL);
+        };
         drop(health);
         tokio::time::sleep(pause).await;
     }
 }
 
 /// Sends one probe. Any response means that the upstream is up, whatever its code.
-async fn probe(remote: &Remote) -> io::Result<()> {
+pub(super) async fn probe(remote: &Remote) -> io::Result<()> {
     // There is one probe at a time for an upstream, and it must not fail for lack of sockets: nothing else finds out
     // that the upstream is back.
     let _permit = remote.sockets.acquire_over_limit();
@@ -129,6 +154,16 @@ mod tests {
         assert!(!health.is_down(0), "max_fails 0 never marks an upstream down");
         health.record_success();
         assert!(!health.is_down(1));
+    }
+
+    #[test]
+    fn an_upstream_that_floods_is_probed_ever_more_seldom_and_one_that_only_fails_is_not() {
+        let mut pauses = ProbePauses::new(Duration::from_millis(500));
+        let mut after = |kind: io::ErrorKind| pauses.after(&kind.into()).as_millis();
+        assert_eq!([(); 3].map(|()| after(io::ErrorKind::ConnectionRefused)), [500; 3]);
+        assert_eq!([(); 6].map(|()| after(FLOODED)), [500, 1000, 2000, 4000, 8000, 10_000]);
+        assert_eq!([io::ErrorKind::TimedOut, FLOODED].map(after), [500, 10_000]);
+        assert_eq!(ProbePauses::new(Duration::from_secs(60)).after(&FLOODED.into()), Duration::from_secs(60));
     }
 
     #[test]

@@ -53,24 +53,36 @@ pub(super) async fn serve<S: UpstreamStream>(connection: &TcpConnection, mut str
         }
         tokio::select! {
             biased;
+            // Before what the upstream sends, so that it cannot put the end off.
+            () = idle.tick(connection) => {}
             ready = stream.readable() => {
                 ready?;
-                match read(connection, &mut stream, &mut inbox)? {
-                    ReadOutcome::EndOfStream => return Ok(()),
-                    // Other tasks of this worker get their turn before what may be an endless stream.
-                    ReadOutcome::MayHaveMore => tokio::task::yield_now().await,
-                    ReadOutcome::ReadAll => (),
+                let Received { end, messages } = read(connection, &mut stream, &mut inbox)?;
+                // Octets that are no message are no use that is made of the connection.
+                if messages > 0 {
+                    idle.restart();
                 }
-                idle.restart();
+                match end {
+                    ReadEnd::EndOfStream => return Ok(()),
+                    // Other tasks of this worker get their turn before what may be an endless stream.
+                    ReadEnd::MayHaveMore => tokio::task::yield_now().await,
+                    ReadEnd::ReadAll => (),
+                }
             }
             ready = stream.writable(), if is_blocked => ready?,
             () = connection.changed.notified() => {}
-            () = idle.tick(connection) => {}
         }
     }
 }
 
-enum ReadOutcome {
+/// What a read has brought.
+struct Received {
+    end: ReadEnd,
+    /// Whole ones.
+    messages: usize,
+}
+
+enum ReadEnd {
     /// The buffer was filled.
     MayHaveMore,
     ReadAll,
@@ -82,21 +94,21 @@ fn read(
     connection: &TcpConnection,
     stream: &mut impl UpstreamStream,
     inbox: &mut Vec<u8>,
-) -> Result<ReadOutcome, ConnectionEnd> {
+) -> Result<Received, ConnectionEnd> {
     READ_BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
-        Ok(0) => Ok(ReadOutcome::EndOfStream),
+        Ok(0) => Ok(Received { end: ReadEnd::EndOfStream, messages: 0 }),
         Ok(length) => {
             inbox.extend_from_slice(buffer.get(..length).unwrap_or_default());
-            deliver(connection, inbox)?;
-            Ok(if length < READ_SIZE { ReadOutcome::ReadAll } else { ReadOutcome::MayHaveMore })
+            let messages = deliver(connection, inbox)?;
+            Ok(Received { end: if length < READ_SIZE { ReadEnd::ReadAll } else { ReadEnd::MayHaveMore }, messages })
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(ReadOutcome::ReadAll),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Received { end: ReadEnd::ReadAll, messages: 0 }),
         Err(error) => Err(error.into()),
     })
 }
 
-/// Takes the complete messages off the front of `inbox`, but no more than there can be answers.
-fn deliver(connection: &TcpConnection, inbox: &mut Vec<u8>) -> Result<(), ConnectionEnd> {
+/// Takes the complete messages off the front of `inbox`, but no more than there can be answers; returns how many.
+fn deliver(connection: &TcpConnection, inbox: &mut Vec<u8>) -> Result<usize, ConnectionEnd> {
     let endpoints = connection.endpoints();
     let unanswered = connection.state.lock().unanswered;
     let mut messages = 0;
@@ -124,5 +136,5 @@ fn deliver(connection: &TcpConnection, inbox: &mut Vec<u8>) -> Result<(), Connec
         state.last_answer = Some(now);
         state.unanswered -= messages;
     }
-    Ok(())
+    Ok(messages)
 }

@@ -54,7 +54,7 @@ impl WebConfig {
     /// # Errors
     /// One of them cannot be read or used, or it asks for what is not done here.
     pub(super) fn read(path: &Path, files: &dyn Loader) -> Result<Self, WebConfigError> {
-        let text = files.read(path).map_err(|cause| WebConfigError::Read { path: path.to_owned(), cause })?;
+        let text = files.read_part(path).map_err(|cause| WebConfigError::Read { path: path.to_owned(), cause })?;
         let mut reading = Reading { path, ignored: Vec::new() };
         let mut settings = TlsSettings::default();
         for (key, node) in reading.mapping("the file", parse(path, &text)?)? {
@@ -275,7 +275,7 @@ fn text_or_file(
         (false, true) => Ok(Some((reading.path.to_owned(), text.to_owned()))),
         (true, false) => {
             let path = reading.path.parent().unwrap_or(Path::new("")).join(file);
-            let text = files.read(&path).map_err(|cause| TlsFileError::Read { path: path.clone(), cause })?;
+            let text = files.read_part(&path).map_err(|cause| TlsFileError::Read { path: path.clone(), cause })?;
             Ok(Some((path, text)))
         }
     }

@@ -1,11 +1,19 @@
-//! Whether the Corefile, or a file that it imports, is another one than before.
+//! Whether the Corefile, or a file that it imports or names as a certificate, is another one than before.
 
 use crate::corefile::Sources;
 use sha2::{Digest, Sha512};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
-/// SHA-512 over the path and the text of every file of a Corefile, in the order they were read.
+/// A file that is a part of a configuration though it is no Corefile: of a certificate, a key or authorities.
+pub(crate) struct FilePart {
+    pub path: PathBuf,
+    /// `None` if it could not be read.
+    pub text: Option<String>,
+}
+
+/// SHA-512 over the path and the text of every file of a Corefile, in the order they were read, and of its other parts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fingerprint([u8; 64]);
 
@@ -14,7 +22,7 @@ impl Fingerprint {
     pub(crate) const HASH: &'static str = "sha512";
 
     /// Of everything that was read for one Corefile.
-    pub(crate) fn of(sources: &Sources) -> Self {
+    pub(crate) fn of(sources: &Sources, parts: &[FilePart]) -> Self {
         let mut hash = Sha512::new();
         let mut feed = |octets: &[u8]| {
             // Lengths keep the end of one part and the start of the next apart.
@@ -24,6 +32,11 @@ impl Fingerprint {
         for (path, text) in &sources.files {
             feed(path.as_os_str().as_bytes());
             feed(text.as_bytes());
+        }
+        for FilePart { path, text } in parts {
+            feed(path.as_os_str().as_bytes());
+            // One that is there and empty is another than one that is not there.
+            text.iter().for_each(|text| feed(text.as_bytes()));
         }
         Self(hash.finalize().into())
     }
@@ -60,11 +73,17 @@ impl ChangeDetector {
 
 #[cfg(test)]
 mod tests {
-    use super::{ChangeDetector, Fingerprint};
+    use super::{ChangeDetector, FilePart, Fingerprint};
     use crate::corefile::Sources;
 
     fn of(files: &[(&str, &str)]) -> Fingerprint {
-        Fingerprint::of(&Sources { files: files.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect() })
+        of_all(files, &[])
+    }
+
+    fn of_all(files: &[(&str, &str)], parts: &[(&str, Option<&str>)]) -> Fingerprint {
+        let files = files.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();
+        let part = |(path, text): &(&str, Option<&str>)| FilePart { path: path.into(), text: text.map(str::to_owned) };
+        Fingerprint::of(&Sources { files }, &parts.iter().map(part).collect::<Vec<_>>())
     }
 
     #[test]
@@ -89,6 +108,23 @@ mod tests {
         ] {
             assert_ne!(base, other);
         }
+    }
+
+    #[test]
+    fn every_certificate_counts_also_one_that_is_not_there() {
+        let corefile = [("Corefile", "tls c k")];
+        let with = |parts: &[(&str, Option<&str>)]| of_all(&corefile, parts);
+        let all = [
+            of(&corefile),
+            with(&[("c", None), ("k", Some("1"))]),
+            with(&[("c", Some("")), ("k", Some("1"))]),
+            with(&[("c", Some("1")), ("k", Some("1"))]),
+            with(&[("c", Some("1")), ("k", Some("2"))]),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[index + 1..].contains(one), "{index}");
+        }
+        assert_eq!(all[4], with(&[("c", Some("1")), ("k", Some("2"))]));
     }
 
     #[test]

@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn only_the_last_version_is_shown() {
         let registry = Registry::new(2);
-        let of = |text: &str| Fingerprint::of(&Sources { files: vec![("Corefile".into(), text.into())] });
+        let of = |text: &str| Fingerprint::of(&Sources { files: vec![("Corefile".into(), text.into())] }, &[]);
         let series = ReloadMetrics::new(&registry, of("first"));
         let shown = |version: Fingerprint| {
             registry

@@ -1,11 +1,11 @@
-//! The `reload` directive looks whether the Corefile, or a file it imports, has changed; see README.md beside this
-//! file. The directive only says how often; whoever watches the Corefile uses [`period`], [`ChangeDetector`] and
-//! [`ReloadMetrics`].
+//! The `reload` directive looks whether the Corefile, or a file it imports or names as a certificate, has changed; see
+//! README.md beside this file. The directive only says how often; whoever watches the Corefile uses [`period`],
+//! [`ChangeDetector`] and [`ReloadMetrics`].
 
 mod change;
 mod metrics;
 
-pub(crate) use change::{ChangeDetector, Fingerprint};
+pub(crate) use change::{ChangeDetector, FilePart, Fingerprint};
 pub(crate) use metrics::ReloadMetrics;
 
 use crate::chain::{BlockConfig, ParseContext, ReloadConfig};

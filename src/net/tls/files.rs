@@ -36,7 +36,7 @@ impl TlsFileError {
 
 /// The text of a file.
 pub(super) fn read(path: &Path, files: &dyn Loader) -> Result<String, TlsFileError> {
-    files.read(path).map_err(|cause| TlsFileError::Read { path: path.to_owned(), cause })
+    files.read_part(path).map_err(|cause| TlsFileError::Read { path: path.to_owned(), cause })
 }
 
 /// The certificates in a text, up to what cannot be read as PEM at all.

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use verifier::{AnyServer, FileVerifier};
@@ -232,7 +232,10 @@ impl TlsClient {
     ///
     /// # Errors
     /// The connection fails, the server is not who it should be, or it does not speak HTTP/2 where it should.
-    pub(crate) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
+    pub(crate) async fn connect<S>(&self, stream: S) -> Result<TlsStream<S>, TlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let Some(name) = &self.server_name else { return Err(TlsError::NotAName(self.name.clone())) };
         let session = self.connector.connect(name.clone(), stream).await?;
         if self.wants_http2 && session.get_ref().1.alpn_protocol() != Some(HTTP2) {

@@ -7,7 +7,7 @@ use rustls::crypto::ring::Ticketer;
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
@@ -18,7 +18,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// Whether clients are asked for a certificate, and what becomes of it: the ClientAuthType of Go's crypto/tls.
@@ -120,7 +120,20 @@ impl ServerTls {
     /// # Errors
     /// The connection fails, or the two do not agree; the client has been told then.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
-        TlsAcceptor::from(self.config.clone()).accept(stream).await
+        self.accept_and(stream, || {}).await
+    }
+
+    /// As [`ServerTls::accept`]; `heard` is called once the client has said what it wants.
+    ///
+    /// # Errors
+    /// Those of [`ServerTls::accept`].
+    pub async fn accept_and<S>(&self, stream: S, heard: impl FnOnce()) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let handshake = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        heard();
+        handshake.into_stream(self.config.clone()).await
     }
 }
 

@@ -137,6 +137,24 @@ fn a_handshake_that_does_not_come_and_one_that_is_none_end() {
 }
 
 #[test]
+fn handshakes_that_say_nothing_give_way_to_one_of_the_same_address_that_does() {
+    let (rig, address, client) = in_tls(Limits { tcp_connections: 4096, ..Limits::default() });
+    rig.runtime.block_on(async {
+        let mut silent = Vec::new();
+        for _ in 0..300 {
+            silent.push(connect([127, 0, 0, 3], address).await);
+        }
+        let mut session = session(&client, address).await;
+        session.write_all(&frame(&message(b'h'))).await.unwrap();
+        assert_eq!(read_reply(&mut session).await[1], b'h');
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0, "the first has given way");
+    });
+    let cut = |reason| rig.metric(&format!("nodelocaldns_tcp_connections_cut_total{{reason=\"{reason}\"}}"));
+    assert_eq!((cut("refused"), cut("evicted")), (0.0, 0.0));
+    assert!(cut("handshake") >= 45.0, "{}", cut("handshake"));
+}
+
+#[test]
 fn a_session_that_is_idle_is_ended_with_a_word() {
     let (mut rig, address, authority) =
         (Rig::new(1, Limits::default()), free("127.0.0.1"), Authority::new("authority"));

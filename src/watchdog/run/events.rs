@@ -124,7 +124,7 @@ impl Watchdog {
                 self.sockets.retain(&listen);
                 metrics_server.yield_address_to(&http);
                 let transports = [Transport::Udp, Transport::Tcp];
-                // Not the streams: who speaks TLS there is the same process, which is proven by its plain listeners.
+                // Not the streams, which may want a certificate: their thread says itself that it goes on.
                 let addresses: BTreeSet<SocketAddr> = listen
                     .dns
                     .iter()
@@ -135,11 +135,11 @@ impl Watchdog {
                     .flat_map(|address| transports.map(|transport| ProbeTarget { address, transport }))
                     .collect();
                 self.complaints.retain(&targets);
-                self.handle(
-                    Event::Serving { targets: &targets, drain: Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)) },
-                    node,
-                );
+                let (has_streams, drain) =
+                    (!listen.streams.is_empty(), Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)));
+                self.handle(Event::Serving { targets: &targets, has_streams, drain }, node);
             }
+            ServerEvent::Report(ServerReport::StreamsAlive) => self.handle(Event::StreamsAlive, node),
             ServerEvent::Report(ServerReport::Upstreams { addresses }) => node.spare(addresses),
             ServerEvent::Report(ServerReport::Failed { message }) => {
                 let first = message.lines().next().unwrap_or_default();

@@ -90,8 +90,10 @@ pub enum Obstacle {
 pub enum Event<'a> {
     /// Nothing but that time has passed.
     Tick,
-    /// The server serves these, and takes at most `drain` to end.
-    Serving { targets: &'a [ProbeTarget], drain: Duration },
+    /// The server serves these, with `has_streams` clients within TLS or HTTPS too, and takes at most `drain` to end.
+    Serving { targets: &'a [ProbeTarget], has_streams: bool, drain: Duration },
+    /// The server's thread of clients within TLS and HTTPS has had a turn.
+    StreamsAlive,
     /// The server says that it will not take its configuration.
     ConfigurationRefused,
     /// The server has broken the protocol of the control socket.

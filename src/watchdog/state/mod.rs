@@ -1,8 +1,8 @@
 //! The watchdog's state machine. It takes events and the time and returns actions. Pure: [`mod@super::run`] has the
 //! sockets, processes and rules.
 //!
-//! [`probing`] decides which address is proven, [`service`] when the server is started and killed and what is
-//! intercepted, [`ending`] how it stops.
+//! [`probing`] decides which address is proven, [`streams`] whether clients within TLS are served, [`service`] when the
+//! server is started and killed and what is intercepted, [`ending`] how it stops.
 //!
 //! Promises, held in `state/tests`, and the first two in `tests/simulation` for the whole node under faults drawn at
 //! random: *an address is intercepted only while the server is proven to answer there*; *an address where the server is
@@ -17,6 +17,7 @@ mod ending;
 mod event;
 mod probing;
 mod service;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod timing;
@@ -25,6 +26,7 @@ pub use event::{Action, Cause, Event, Exit, Obstacle, ProbeResult, ProbeTarget};
 pub use timing::Timing;
 
 use self::probing::TargetState;
+use self::streams::StreamsState;
 use crate::node::Interception;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -86,6 +88,8 @@ pub struct StateMachine {
     has_failed: bool,
     drain: Duration,
     targets: BTreeMap<ProbeTarget, TargetState>,
+    /// `None` while it serves nobody within TLS or HTTPS.
+    streams: Option<StreamsState>,
     last_probe_id: u64,
     wanted: Interception,
     settled: Option<Interception>,
@@ -127,6 +131,7 @@ impl StateMachine {
             has_failed: false,
             drain: Duration::ZERO,
             targets: BTreeMap::new(),
+            streams: None,
             last_probe_id: 0,
             wanted: Interception::default(),
             settled: None,
@@ -157,7 +162,8 @@ impl StateMachine {
         self.forgive_own_stall(now);
         match event {
             Event::Tick => {}
-            Event::Serving { targets, drain } => self.begin_serving(targets, drain, now),
+            Event::Serving { targets, has_streams, drain } => self.begin_serving(targets, has_streams, drain, now),
+            Event::StreamsAlive => self.hear_streams(now),
             Event::ConfigurationRefused => self.has_failed = true,
             Event::ProtocolViolated => self.kill(Cause::Protocol, now),
             Event::Exited(exit) => self.on_exit(exit, now),
@@ -216,6 +222,9 @@ impl StateMachine {
             // Answers may wait in our sockets, unread.
             state.last_heard = now;
             state.last_answer = now.min(state.last_answer + late);
+        }
+        if let Some(streams) = &mut self.streams {
+            streams.last_heard = now;
         }
         if let Some(grace) = &mut self.grace {
             *grace = now + self.timing.restart_grace;

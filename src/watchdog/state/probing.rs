@@ -62,6 +62,7 @@ impl StateMachine {
             self.targets.iter().filter_map(|(target, state)| self.due(target, state, suspicious_from)).min(),
             // So that a stall of our own is known as one, whatever else there is to wait for.
             self.last_event.map(|at| at + self.timing.watch_udp_interval),
+            self.streams_limit(),
         ];
         limits.into_iter().flatten().min()
     }
@@ -128,7 +129,8 @@ impl StateMachine {
                 let is_mute = !state.has_answered && state.obstacle == Obstacle::Silence;
                 is_mute && since(state.last_answer) >= self.timing.start_limit
             });
-        if shortest.is_some_and(|shortest| shortest >= limit) || hangs_in_part || was_never_heard {
+        let streams_hang = self.streams_limit().is_some_and(|limit| now >= limit);
+        if shortest.is_some_and(|shortest| shortest >= limit) || hangs_in_part || was_never_heard || streams_hang {
             return self.kill(Cause::Hang, now);
         }
         let asked = self.targets.iter().filter(|(_, state)| state.silent_since().is_some_and(is_silent));
@@ -214,7 +216,7 @@ impl StateMachine {
     /// Every target has answered, but for those where it is not the server's fault.
     pub(super) fn answers_where_it_can(&self) -> bool {
         let mut states = self.targets.values();
-        states.clone().any(|state| state.proofs > 0)
+        (states.clone().any(|state| state.proofs > 0) || self.serves_streams_alone())
             && states.all(|state| state.proofs > 0 || state.fruitless_probes > 0)
     }
 

@@ -6,13 +6,14 @@ use crate::node::Interception;
 use std::time::{Duration, Instant};
 
 impl StateMachine {
-    pub(super) fn begin_serving(&mut self, targets: &[ProbeTarget], drain: Duration, now: Instant) {
+    pub(super) fn begin_serving(&mut self, targets: &[ProbeTarget], has_streams: bool, drain: Duration, now: Instant) {
         if !matches!(self.phase, Phase::Starting { .. } | Phase::Serving) {
             return;
         }
         self.phase = Phase::Serving;
         self.has_served = true;
         self.drain = drain;
+        self.expect_streams(has_streams, now);
         self.targets.retain(|target, _| targets.contains(target));
         for target in targets {
             let new = TargetState {
@@ -34,6 +35,7 @@ impl StateMachine {
         self.down_since.get_or_insert(since);
         self.grace.get_or_insert(now + self.timing.restart_grace);
         self.targets.clear();
+        self.streams = None;
         self.actions.push(Action::CancelProbes);
     }
 
@@ -41,7 +43,8 @@ impl StateMachine {
         if !matches!(self.phase, Phase::Starting { .. } | Phase::Serving) {
             return;
         }
-        let last_heard: Vec<Instant> = self.accountable().map(|state| state.last_heard).collect();
+        let of_targets = self.accountable().map(|state| state.last_heard);
+        let last_heard: Vec<Instant> = of_targets.chain(self.streams.map(|streams| streams.last_heard)).collect();
         let last = last_heard.iter().max().copied();
         let all_silent =
             last.filter(|last_heard| now.saturating_duration_since(*last_heard) >= self.timing.silence_of_all);

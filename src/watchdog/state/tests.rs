@@ -183,7 +183,7 @@ impl World {
                     self.is_serving = true;
                     self.doubtful.clear();
                     let targets = self.targets.clone();
-                    self.tell(Event::Serving { targets: &targets, drain: Duration::from_secs(5) });
+                    self.tell(Event::Serving { targets: &targets, has_streams: false, drain: Duration::from_secs(5) });
                 }
                 Coming::Exit(exit) => {
                     self.is_serving = false;
@@ -767,7 +767,7 @@ fn a_reload_is_passed_on_to_a_server_there_is() {
     let fewer = targets()[..2].to_vec();
     world.targets.clone_from(&fewer);
     world.last_answer.retain(|target, _| fewer.contains(target));
-    world.tell(Event::Serving { targets: &fewer, drain: Duration::ZERO });
+    world.tell(Event::Serving { targets: &fewer, has_streams: false, drain: Duration::ZERO });
     assert_eq!(world.on, only(0));
     world.probes.retain(|target, _| fewer.contains(target));
     world.run(Duration::from_secs(3));
@@ -932,7 +932,7 @@ fn wild_event<'a>(
 ) -> Event<'a> {
     match choice {
         0 | 1 => Event::Tick,
-        2 => Event::Serving { targets: all, drain: Duration::from_secs(1) },
+        2 => Event::Serving { targets: all, has_streams: false, drain: Duration::from_secs(1) },
         3 => Event::ConfigurationRefused,
         4 => Event::Exited(Exit::Status(probe_id as i32 % 3)),
         5 => Event::Exited(Exit::Signal(9)),
@@ -1077,4 +1077,86 @@ fn a_server_that_even_a_kill_does_not_end_keeps_nobody_from_ending() {
         assert!(said.len() < 10, "{said:?}");
     }
     assert_eq!(said, [Action::Kill, Action::Teardown, Action::Exit(0)]);
+}
+
+/// A server of clients within TLS, whose thread has a turn twice a second.
+struct StreamsScene {
+    machine: StateMachine,
+    now: Instant,
+}
+
+impl StreamsScene {
+    /// Served with these targets and with streams.
+    fn new(targets: &[ProbeTarget]) -> Self {
+        let now = Instant::now();
+        let mut scene = Self { machine: StateMachine::new(Timing::default(), false, now), now };
+        let none = Interception::default();
+        let actions = scene.tell(Event::NodeSettled { interception: &none, is_done: true });
+        assert!(actions.contains(&Action::Spawn), "{actions:?}");
+        scene.tell(Event::Serving { targets, has_streams: true, drain: Duration::ZERO });
+        scene
+    }
+
+    fn tell(&mut self, event: Event<'_>) -> Vec<Action> {
+        self.machine.handle(event, self.now)
+    }
+
+    /// Lets so much time pass, and answers every probe; when the server is killed, if it is.
+    fn run(&mut self, time: Duration, has_turns: bool) -> Option<Instant> {
+        let (end, mut turn) = (self.now + time, self.now);
+        while self.now < end {
+            let mut actions = self.tell(Event::Tick);
+            if has_turns && self.now >= turn {
+                actions.extend(self.tell(Event::StreamsAlive));
+                turn += 500 * MS;
+            }
+            for action in actions {
+                match action {
+                    Action::Kill => return Some(self.now),
+                    Action::Probe { target, probe_id, .. } => {
+                        let answered = Event::ProbeEnded { target, probe_id, result: ProbeResult::Answered };
+                        self.tell(answered);
+                    }
+                    _ => {}
+                }
+            }
+            self.now += 20 * MS;
+        }
+        None
+    }
+}
+
+#[test]
+fn a_server_whose_thread_of_tls_hangs_is_replaced_also_where_nothing_else_is_served() {
+    for targets in [Vec::new(), targets()] {
+        let mut scene = StreamsScene::new(&targets);
+        assert_eq!(scene.run(Duration::from_secs(20), true), None, "{targets:?}");
+        let silent_from = scene.now - 500 * MS;
+        let killed = scene.run(Duration::from_secs(20), false).expect("it is killed");
+        let silence = killed - silent_from;
+        let limit = Timing::default().silence_of_streams;
+        assert!((limit..limit + 600 * MS).contains(&silence), "{silence:?}");
+        let actions = scene.tell(Event::Exited(Exit::Signal(9)));
+        assert!(actions.contains(&Action::CountRestart(Cause::Hang)), "{actions:?}");
+    }
+}
+
+#[test]
+fn a_server_of_tls_alone_is_no_outage_and_nothing_is_intercepted_for_it() {
+    let mut scene = StreamsScene::new(&[]);
+    assert_eq!(scene.run(Duration::from_secs(120), true), None);
+    assert!(scene.machine.without_service(scene.now) < Duration::from_secs(1));
+    assert!(scene.machine.wanted.is_none());
+}
+
+#[test]
+fn a_thread_of_tls_is_expected_to_have_turns_only_while_there_are_such_listeners() {
+    let mut scene = StreamsScene::new(&targets());
+    scene.tell(Event::Serving { targets: &targets(), has_streams: false, drain: Duration::ZERO });
+    assert_eq!(scene.run(Duration::from_secs(20), false), None);
+    scene.tell(Event::Serving { targets: &targets(), has_streams: true, drain: Duration::ZERO });
+    assert!(scene.run(Duration::from_secs(20), false).is_some(), "one that never has a turn hangs too");
+    let mut scene = StreamsScene::new(&targets());
+    scene.now += Duration::from_secs(60);
+    assert_eq!(scene.run(Duration::from_secs(3), false), None, "the watchdog itself did not run");
 }

@@ -25,6 +25,9 @@ pub struct Timing {
     /// intercepted then. Longer than `silence_of_all`: a flood drops single probes from a full receive buffer, and a
     /// restart, which loses the cache, would make that worse.
     pub silence_of_one: Duration,
+    /// The thread of clients within TLS and HTTPS hangs when it has had no turn for this long. Longer than
+    /// `silence_of_one`: a flood of handshakes takes it hundreds of milliseconds for a turn.
+    pub silence_of_streams: Duration,
     /// Answers from each address and transport that prove a server at the first start.
     pub first_proofs: u32,
     /// The same after the interception had to be withdrawn.
@@ -60,6 +63,7 @@ impl Default for Timing {
             suspicion: Duration::from_millis(50),
             silence_of_all: Duration::from_millis(400),
             silence_of_one: Duration::from_secs(2),
+            silence_of_streams: Duration::from_secs(5),
             first_proofs: 3,
             later_proofs: 50,
             restart_grace: Duration::from_millis(70),

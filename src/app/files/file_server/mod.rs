@@ -31,7 +31,7 @@ const MOST_NAMES: usize = 4096;
 /// What host names of upstreams are resolved with.
 const OF_RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// Of [`FileServer::imports`].
+/// Of [`FileServer::parts`].
 const AS_IT_STANDS: usize = 0;
 const RENDERED: usize = 1;
 
@@ -42,8 +42,8 @@ pub(crate) struct FileServer {
     /// A Corefile that can be read but once: what standard input had, or a pipe.
     fixed: Mutex<Option<CorefileSource>>,
     rendering: OnceLock<(CorefileTemplate, CorefileOutput)>,
-    /// What the last good Corefile imports, as it stands and as it is rendered.
-    imports: Mutex<[Vec<PathBuf>; 2]>,
+    /// The files of the last good Corefile beside itself, as it stands and as it is rendered.
+    parts: Mutex<[Vec<PathBuf>; 2]>,
     /// The files of data that good configurations have named. A server may serve one that is not the last, so none is
     /// forgotten while there are few.
     data: Mutex<BTreeSet<String>>,
@@ -63,7 +63,7 @@ impl FileServer {
             default_port,
             fixed,
             rendering: OnceLock::new(),
-            imports: Mutex::default(),
+            parts: Mutex::default(),
             data: Mutex::default(),
             sockets: Mutex::default(),
             threads: Arc::default(),
@@ -218,7 +218,7 @@ impl FileServer {
     /// Only for what it reads; the server judges.
     fn load(&self, source: &CorefileSource, recorder: &SnapshotRecorder<'_>, which: usize) {
         if let Ok(loaded) = source.load(self.default_port, recorder) {
-            self.imports.lock()[which] = loaded.imports;
+            self.parts.lock()[which] = loaded.parts;
             remember(&self.data, recorder.data_files());
             remember(&self.sockets, recorder.sockets());
         }
@@ -279,7 +279,7 @@ impl FileServer {
             if let Ok(CorefileSource::File(path)) = self.source() {
                 subjects.add_file(&path);
             }
-            for folder in self.imports.lock().iter().flatten().filter_map(|path| path.parent()) {
+            for folder in self.parts.lock().iter().flatten().filter_map(|path| path.parent()) {
                 subjects.add_folder(folder);
             }
         }

@@ -4,7 +4,9 @@ use super::flooding_https::{Flood, FloodingUpstream};
 use super::scripted::ReceivedQuery;
 use super::scripted_https::{HttpsBehaviour, HttpsReaction, HttpsUpstream, ReceivedRequest};
 use super::*;
-use crate::net::doh::DohMethod;
+use crate::directives::forward::health::probe;
+use crate::net::dns_client::FLOODED;
+use crate::net::doh::{DohMethod, DohResource};
 use crate::net::tls::ClientTls;
 use crate::net::tls::testing::Authority;
 use futures_util::future::join_all;
@@ -304,6 +306,21 @@ async fn health_checks_go_over_https_and_need_an_answer() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(is_well, running.metric("coredns_proxy_healthcheck_failures_total") == 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_health_check_of_an_upstream_that_sends_without_end_ends_and_says_so() {
+    for flood in [Flood::Interim, Flood::Unknown] {
+        let authority = Authority::new("authority");
+        let address = FloodingUpstream::start(server(&authority).tls, flood).address;
+        let path = PathAndQuery::from_static("/dns-query");
+        let resource = DohResource::new(NAME, address.port(), &path, DohMethod::Post);
+        let mut remote = remote(address, upstream_settings());
+        Arc::get_mut(&mut remote).unwrap().protocol =
+            UpstreamProtocol::Https(authority.client().for_http2().client_of(NAME), resource);
+        let error = probe(&remote).await.unwrap_err();
+        assert_eq!(error.kind(), FLOODED, "{flood:?}: {error}");
     }
 }
 

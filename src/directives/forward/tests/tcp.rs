@@ -1,8 +1,9 @@
 //! TCP connections: few, shared by many queries, answered in any order; a query outlives its connection.
 
-use super::scripted::{Reaction, ScriptedUpstream};
+use super::scripted::{Reaction, ReceivedQuery, ScriptedUpstream};
 use super::*;
 use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn tcp() -> ForwardOptions {
     ForwardOptions { force_tcp: true, ..ForwardOptions::default() }
@@ -163,4 +164,27 @@ async fn a_connection_with_more_messages_than_queries_is_closed() {
         mismatched <= f64::from(4 * connections.get()),
         "{mismatched} messages were counted on {connections:?} connections"
     );
+}
+
+#[tokio::test]
+async fn octets_that_become_no_message_do_not_keep_an_idle_connection() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    let running = Running::new(&[upstream], ForwardOptions { expire: Duration::from_millis(50), ..tcp() });
+    let trickle = async {
+        let (mut stream, client) = listener.accept().await.unwrap();
+        let mut wire = vec![0; usize::from(stream.read_u16().await.unwrap())];
+        stream.read_exact(&mut wire).await.unwrap();
+        let answer = ReceivedQuery { transport: Transport::Tcp, wire, client, index: 0, connection: 0 }.answer(1);
+        stream.write_u16(u16::try_from(answer.len()).unwrap()).await.unwrap();
+        stream.write_all(&answer).await.unwrap();
+        // Of another message, which does not come to an end.
+        stream.write_u16(u16::MAX).await.unwrap();
+        while stream.write_all(&[0]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let request = request("a.example.", Transport::Udp);
+    let both = async { tokio::join!(running.answer(&request), trickle) };
+    tokio::time::timeout(Duration::from_secs(20), both).await.expect("the connection is closed");
 }

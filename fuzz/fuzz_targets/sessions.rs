@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../bodies/sessions.rs"]
+mod sessions;
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| sessions::run(octets));
