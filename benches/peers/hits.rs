@@ -52,12 +52,6 @@ impl Kind {
         match self {
             Self::Answer | Self::AnswerEdns | Self::Denial | Self::NoData | Self::PacketHit => None,
             Self::LogAnswer | Self::LogPacket => Some((plain, 3.0)),
-            // Two answers are looked up and written for each.
-            Self::Dns64Answer => Some((plain, 2.1)),
-            // Names of 256 octets are moved from hand to hand.
-            Self::RewriteAnswer => Some((plain, 1.8)),
-            // The question and each record are passed over once more.
-            Self::LoadbalancePacket => Some((plain, 1.6)),
             _ => Some((plain, 1.5)),
         }
     }

@@ -76,10 +76,10 @@ fn ask(rules: &str, wire: &[u8]) {
 struct Doubled;
 
 impl Edit for Doubled {
-    fn owner(&mut self, name: &LowerName) -> Option<LowerName> {
+    fn owner(&self, name: &LowerName) -> Option<LowerName> {
         LowerName::parse(&format!("x.{name}")).ok()
     }
-    fn value(&mut self, name: &LowerName) -> Option<LowerName> {
+    fn value(&self, name: &LowerName) -> Option<LowerName> {
         LowerName::parse(&format!("y.{name}")).ok()
     }
     fn ttl(&self, seconds: u32) -> u32 {
@@ -92,7 +92,7 @@ impl Edit for Doubled {
 
 fn change(answer: &[u8], wire: &[u8]) {
     let (Ok(response), Ok(query)) = (Response::read(answer), Query::read(wire)) else { return };
-    let edited = match response.edited(&query, wire, &mut Doubled) {
+    let edited = match response.edited(&query, wire, &Doubled) {
         Ok(edited) => edited,
         // Only what grows beyond a message.
         Err(error) => return assert!(answer.len() > 8_000, "{error}"),
@@ -112,7 +112,7 @@ fn change(answer: &[u8], wire: &[u8]) {
     for limit in [limit, 512] {
         let mut fast = Vec::new();
         response.write(&inner, &inner_wire, Reply { limit, ..shape }, &mut fast);
-        edit_reply((&query, wire), &inner.name, &mut Doubled, limit, &mut fast, 0)
+        edit_reply((&query, wire), &inner.name, &Doubled, limit, &mut fast, 0)
             .expect("a reply of our own is well-formed");
         assert!(fast.len() <= limit);
         let fast = Response::read(&fast).expect("what is changed is well-formed");

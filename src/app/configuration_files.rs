@@ -7,6 +7,7 @@ use super::rendering::{RenderedStart, Rendering};
 use super::setup_errors::SetupErrors;
 use crate::cli::CorefileArgument;
 use crate::deadline;
+use crate::directives::reload::Fingerprint;
 use crate::kube_dns::WriteError;
 use crate::kube_dns::render::Rendered;
 use crate::kube_dns::watch::PlacedWatches;
@@ -120,16 +121,17 @@ pub(super) struct ConfigurationFiles {
 pub(super) struct CheckedFiles {
     /// Another Corefile than before, if one is rendered.
     pub rendered: Option<(Rendered, Result<LoadedCorefile, LoadError>)>,
-    /// The Corefile as it stands, if it was read.
+    /// The Corefile as it stands, if it was read and is not the known one.
     pub read: Option<Result<LoadedCorefile, LoadError>>,
 }
 
 impl ConfigurationFiles {
-    /// Renders the Corefile anew. If it is as before, or refused, and `reads`, reads what stands there.
+    /// Renders the Corefile anew. If it is as before, or refused, and `reads`, reads what stands there, unless that has
+    /// the fingerprint `known`: to check it takes as long as all its hosts files.
     ///
     /// # Errors
     /// They cannot be had from the watchdog.
-    pub(super) fn check(mut self, reads: bool) -> io::Result<(Self, CheckedFiles)> {
+    pub(super) fn check(mut self, reads: bool, known: Option<Fingerprint>) -> io::Result<(Self, CheckedFiles)> {
         let mut rendered = None;
         let mut record = None;
         if let Some((rendering, errors)) = &mut self.rendering {
@@ -142,7 +144,10 @@ impl ConfigurationFiles {
         let mut read = None;
         if reads && !is_good {
             let record = record.map_or_else(|| self.reader.corefile(), Ok)?;
-            read = Some(self.source.load(self.default_port, &record));
+            read = match known {
+                Some(known) => self.source.load_unless(known, self.default_port, &record),
+                None => Some(self.source.load(self.default_port, &record)),
+            };
         }
         Ok((self, CheckedFiles { rendered, read }))
     }

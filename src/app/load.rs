@@ -109,6 +109,20 @@ impl CorefileSource {
         self.load_as(default_port, machine, Strictness::default())
     }
 
+    /// [`CorefileSource::load`], unless it and all that it imports is what has this fingerprint.
+    pub(super) fn load_unless(
+        &self,
+        known: Fingerprint,
+        default_port: u16,
+        machine: &dyn ConfigurationSource,
+    ) -> Option<Result<LoadedCorefile, LoadError>> {
+        let is_known = self.text(machine).is_ok_and(|text| {
+            let (corefile, _) = corefile::parse(self.path(), &text, machine);
+            Fingerprint::of(&corefile.sources) == known
+        });
+        (!is_known).then(|| self.load(default_port, machine))
+    }
+
     /// [`CorefileSource::load`], more or less strictly.
     pub(super) fn load_as(
         &self,
@@ -193,6 +207,24 @@ mod tests {
 
     fn load(text: &str) -> Result<LoadedCorefile, LoadError> {
         CorefileSource::Text { path: "/etc/coredns/Corefile".into(), text: text.to_owned() }.load(53, &ThisHost)
+    }
+
+    #[test]
+    fn a_corefile_that_is_the_known_one_with_all_that_it_imports_is_not_checked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("Corefile"), ".:53 {\n import more\n}\n").unwrap();
+        std::fs::write(at("more"), "whoami\n").unwrap();
+        let source = CorefileSource::file(&at("Corefile")).unwrap();
+        let known = source.load(53, &ThisHost).unwrap_or_else(|error| panic!("{error}")).fingerprint;
+        assert!(source.load_unless(known, 53, &ThisHost).is_none());
+        std::fs::write(at("more"), "whoam\n").unwrap();
+        let Some(Err(LoadError::Refused { fingerprint, .. })) = source.load_unless(known, 53, &ThisHost) else {
+            panic!("the changed one is not refused")
+        };
+        assert!(source.load_unless(fingerprint, 53, &ThisHost).is_none(), "what was refused is known too");
+        std::fs::remove_file(at("Corefile")).unwrap();
+        assert!(matches!(source.load_unless(known, 53, &ThisHost), Some(Err(LoadError::Read { .. }))));
     }
 
     #[test]

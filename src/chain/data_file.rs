@@ -121,7 +121,7 @@ mod tests {
     async fn a_file_is_taken_when_it_comes_and_when_it_changes_and_what_was_taken_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
-        let (tell, mut told) = mpsc::unbounded_channel();
+        let (tell, mut taken) = mpsc::unbounded_channel();
         let looks = Arc::new(Mutex::new(0));
         let (counted, (looked, mut look)) = (looks.clone(), mpsc::unbounded_channel());
         let poll = DataFilePoll {
@@ -141,17 +141,17 @@ mod tests {
             let before = folder.path().join("new");
             std::fs::write(&before, text).unwrap();
             std::fs::rename(&before, &path).unwrap();
-            assert_eq!(told.recv().await.as_deref(), Some(text));
+            assert_eq!(taken.recv().await.as_deref(), Some(text));
         }
         std::fs::remove_file(&path).unwrap();
         let so_far = *looks.lock();
         while *looks.lock() < so_far + 3 {
             look.recv().await;
         }
-        assert!(told.try_recv().is_err(), "nothing is taken while nothing is there");
+        assert!(taken.try_recv().is_err(), "nothing is taken while nothing is there");
         std::fs::write(folder.path().join("new"), "third").unwrap();
         std::fs::rename(folder.path().join("new"), &path).unwrap();
-        assert_eq!(told.recv().await.as_deref(), Some("third"));
+        assert_eq!(taken.recv().await.as_deref(), Some("third"));
         running.abort();
     }
     #[tokio::test]

@@ -358,8 +358,8 @@ mod tests {
         let written: String = lines.try_iter().collect();
         let (notices, kept): (Vec<&str>, Vec<&str>) =
             written.lines().partition(|line| line.contains("dropped since nobody read"));
-        let told: u64 = notices.iter().filter_map(|notice| notice.split(' ').nth(1)?.parse::<u64>().ok()).sum();
-        assert_eq!(told, lost, "{written}");
+        let reported: u64 = notices.iter().filter_map(|notice| notice.split(' ').nth(1)?.parse::<u64>().ok()).sum();
+        assert_eq!(reported, lost, "{written}");
         assert_eq!(kept.len() as u64 + lost, 6, "{written}");
         assert!(written.starts_with("[INFO] first\n"), "{written}");
     }

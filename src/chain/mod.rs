@@ -60,6 +60,7 @@ pub(crate) use upstream_exchange::{Encryption, UpstreamExchange, UpstreamObserve
 pub(crate) use upstreams::{ChainUpstreams, ExchangeFn, ForwardUpstreams, ListedUpstream, ProberGuard};
 pub(crate) use view::{BlockMetadata, QueryFilter, View};
 
+use crate::message::{AddressRun, RecordType, Response};
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
@@ -118,6 +119,20 @@ pub trait Handler: Send + Sync {
     /// whole reply to `reply` or leaves it as it was.
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         rest.run(request, reply)
+    }
+
+    /// Shows what [`Handler::serve_fast`] would answer this request if it asked for `qtype`, and the seconds that each
+    /// record would have: for a handler before it that makes another answer of it. If `take` gives true it has answered
+    /// the request, counts it, and says what is to follow. `None`: it is to be asked as always. Must not block or
+    /// allocate.
+    fn show_fast(
+        &self,
+        request: &Request<'_>,
+        qtype: RecordType,
+        take: &mut dyn FnMut(&Response, u32) -> bool,
+    ) -> Option<After> {
+        let _ = (request, qtype, take);
+        None
     }
 
     /// True if it answers the same question otherwise to another client, for more than
@@ -182,6 +197,18 @@ pub type HitCounters = SmallVec<[Arc<dyn HitCounter>; 3]>;
 pub trait Arranger: Send + Sync {
     /// `reply[start..]` is a whole reply. May not make it longer. Must not block.
     fn arrange(&self, reply: &mut Vec<u8>, start: usize);
+
+    /// Where copies of a reply, which the packet cache gives, have what is put into order. `None`: each is to be looked
+    /// at ([`Arranger::arrange`]).
+    fn prepare(&self, reply: &[u8]) -> Option<AddressRun> {
+        let _ = reply;
+        None
+    }
+
+    /// [`Arranger::arrange`] of such a copy, `reply`. Must not block.
+    fn arrange_copy(&self, reply: &mut [u8], addresses: AddressRun) {
+        let _ = (reply, addresses);
+    }
 }
 
 /// Sees every finished exchange of a block, of either path.

@@ -1,6 +1,7 @@
 //! A block's chain of handlers, and the rest of it as each handler is given it to call.
 
-use super::{Failure, FastPath, Handler, HitCounters, OpenSpan, Outcome, PacketAnswer, Request};
+use super::{After, Failure, FastPath, Handler, HitCounters, OpenSpan, Outcome, PacketAnswer, Request};
+use crate::message::{RecordType, Response};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
@@ -46,6 +47,16 @@ impl FastRest<'_> {
     /// The place in the chain of the first of them: one more than that of the handler that is given them.
     pub fn place(&self) -> usize {
         self.index
+    }
+    /// Has the first of them show its answer to a question for `qtype`, if it can ([`Handler::show_fast`]).
+    #[inline]
+    pub fn show(
+        &self,
+        request: &Request<'_>,
+        qtype: RecordType,
+        take: &mut dyn FnMut(&Response, u32) -> bool,
+    ) -> Option<After> {
+        self.handlers.get(self.index)?.show_fast(request, qtype, take)
     }
     /// Adds what counts the packet cache's hits with a reply that one of them gave.
     pub fn hit_counters(self, request: &Request<'_>, answered: PacketAnswer, counters: &mut HitCounters) {

@@ -18,10 +18,10 @@ impl ReloadState {
         if let Some(found) = map.get(key).and_then(Weak::upgrade).and_then(|state| state.downcast::<T>().ok()) {
             return found;
         }
-        let made = Arc::new(new());
-        let erased: Arc<dyn Any + Send + Sync> = made.clone();
+        let state = Arc::new(new());
+        let erased: Arc<dyn Any + Send + Sync> = state.clone();
         map.insert(key.to_owned(), Arc::downgrade(&erased));
-        made
+        state
     }
 
     /// The state under `key`, if it lives and is a `T`.

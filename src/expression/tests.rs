@@ -381,17 +381,8 @@ proptest! {
         match parse(&text) {
             Ok(expression) => {
                 if let Ok(value) = expression.evaluate(&Query) {
-                    let fits = matches!(
-                        (expression.kind(), &value),
-                        (Type::Any, _)
-                            | (Type::Nil, Value::Nil)
-                            | (Type::Bool, Value::Bool(_))
-                            | (Type::Int, Value::Int(_))
-                            | (Type::Float, Value::Float(_))
-                            | (Type::Text, Value::Text(_))
-                            | (Type::List(_), Value::List(_))
-                    );
-                    prop_assert!(fits, "{text} is {value:?}, said to be {}", expression.kind());
+                    let kind = expression.kind();
+                    prop_assert!(value.is_of(kind), "{text} is {value:?}, said to be {kind}");
                 }
             }
             Err(error) => prop_assert!(error.at <= text.len() && text.is_char_boundary(error.at), "{text}: {error}"),

@@ -1,7 +1,7 @@
 //! What expressions work with, and the bounds of a run.
 
 use super::error::EvaluationError;
-use super::{OCTETS_MADE, STEPS};
+use super::{OCTETS_MADE, STEPS, Type};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -43,6 +43,19 @@ impl<'v> Value<'v> {
             Self::Float(_) => "float",
             Self::Text(_) => "string",
             Self::List(_) => "array",
+        }
+    }
+    /// Whether this may be the value of an expression of this type, elements of lists included.
+    pub fn is_of(&self, kind: Type) -> bool {
+        match (kind, self) {
+            (Type::Any, _)
+            | (Type::Nil, Self::Nil)
+            | (Type::Bool, Self::Bool(_))
+            | (Type::Int, Self::Int(_))
+            | (Type::Float, Self::Float(_))
+            | (Type::Text, Self::Text(_)) => true,
+            (Type::List(_), Self::List(elements)) => elements.iter().all(|element| element.is_of(kind.element())),
+            _ => false,
         }
     }
     /// A number as floating point.

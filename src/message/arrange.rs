@@ -25,8 +25,53 @@ struct RecordRun {
     first: usize,
     second: usize,
     stride: usize,
-    /// Octets of an address.
+    /// Octets of an address: 4 or 16.
     width: usize,
+}
+
+/// Where a reply has its addresses that change places, where these are all there is: of every copy of it the same. For
+/// [`AddressRun::arrange`], so that nothing is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AddressRun {
+    /// Offset of the first record, whose owner is a pointer.
+    first: u16,
+    count: u16,
+    is_v6: bool,
+}
+
+impl AddressRun {
+    /// That of a whole reply; `None` where [`arrange_addresses`] is to look each time.
+    pub(crate) fn of(reply: &[u8]) -> Option<Self> {
+        let (first, run) = plain_addresses(reply)?;
+        let (first, count) = (u16::try_from(first).ok()?, u16::try_from(run.count).ok()?);
+        Some(Self { first, count, is_v6: run.width == 16 })
+    }
+    /// Shows the addresses to `arrange`, in a copy of the reply.
+    #[inline]
+    pub(crate) fn arrange(self, reply: &mut [u8], arrange: impl FnOnce(&mut AddressSet<'_>)) {
+        let owner = usize::from(self.first);
+        let run = RecordRun::plain(owner, self.count.into(), if self.is_v6 { 16 } else { 4 });
+        arrange(&mut AddressSet { message: reply, owner, run });
+    }
+}
+
+impl RecordRun {
+    /// Records whose owners are all pointers.
+    #[inline]
+    fn plain(at: usize, count: usize, width: usize) -> Self {
+        let stride = HEAD + width;
+        Self { count, first: at + HEAD, second: at + HEAD + stride, stride, width }
+    }
+}
+
+/// Octets of a record before its data, whose owner is a pointer.
+const HEAD: usize = 12;
+
+#[inline]
+fn swap_first<const WIDTH: usize>(one: &mut [u8], other: &mut [u8]) {
+    if let (Some(one), Some(other)) = (one.first_chunk_mut::<WIDTH>(), other.first_chunk_mut::<WIDTH>()) {
+        std::mem::swap(one, other);
+    }
 }
 
 impl AddressSet<'_> {
@@ -61,9 +106,12 @@ impl AddressSet<'_> {
         if one == other || one.max(other) >= self.run.count {
             return;
         }
-        let (head, tail) = self.message.split_at_mut(high);
-        if let (Some(low), Some(high)) = (head.get_mut(low..low + width), tail.get_mut(..width)) {
-            low.swap_with_slice(high);
+        let Some((head, high)) = self.message.split_at_mut_checked(high) else { return };
+        let low = head.get_mut(low..).unwrap_or_default();
+        // Lengths that are known before take a few instructions.
+        match width {
+            4 => swap_first::<4>(low, high),
+            _ => swap_first::<16>(low, high),
         }
     }
     /// Puts the addresses into the order of their ranks, those of one rank as they stand.
@@ -147,11 +195,21 @@ fn pass(
     Ok(Found::InOrder)
 }
 
+/// Offset and addresses of a successful reply that has others in no section.
+fn plain_addresses(reply: &[u8]) -> Option<(usize, RecordRun)> {
+    let counts = |at| u16_at(reply, at).ok();
+    let (flags, answers, additionals) = (counts(2)?, counts(6)?, counts(10)?);
+    if flags & 0x0f != 0 || answers < 2 || additionals > 1 {
+        return None;
+    }
+    let at = query::question_name_end(reply).ok()? + 4;
+    Some((at, plain_run(reply, at, answers.into())?))
+}
+
 /// The answer section, where it is but addresses of one name, to which each record points: nearly every reply that has
 /// addresses to put into order.
 #[inline]
 fn plain_run(message: &[u8], at: usize, count: usize) -> Option<RecordRun> {
-    const HEAD: usize = 12;
     let first: &[u8; HEAD] = message.get(at..)?.first_chunk()?;
     let [0xc0..=0xff, _, type_high, type_low, .., 0, length] = *first else { return None };
     let width = match (RecordType(u16::from_be_bytes([type_high, type_low])), length) {
@@ -168,8 +226,7 @@ fn plain_run(message: &[u8], at: usize, count: usize) -> Option<RecordRun> {
         }
         end += stride;
     }
-    let run = RecordRun { count, first: at + HEAD, second: at + HEAD + stride, stride, width };
-    (end <= message.len()).then_some(run)
+    (end <= message.len()).then(|| RecordRun::plain(at, count, width))
 }
 
 /// Goes over a section; gives the offset after it, or `None` if its records are to be written anew, with nothing
@@ -287,7 +344,7 @@ fn rewrite(reply: &mut Vec<u8>, start: usize, below: Option<fn(usize) -> usize>)
 
 #[cfg(test)]
 mod tests {
-    use super::super::Section::{self, Additional, Answer};
+    use super::super::Section::{self, Additional, Answer, Authority};
     use super::super::fixtures::{TO_QUESTION, address, answer, opt, record};
     use super::*;
 
@@ -396,6 +453,39 @@ mod tests {
             seen.insert(response.records().map(|record| record.rdata()[1]).collect::<Vec<u8>>());
         }
         assert_eq!(seen.len(), 6, "every order comes");
+    }
+
+    #[test]
+    fn addresses_whose_places_are_known_change_them_as_those_that_are_found() {
+        let six = |last: u8| record(Answer, TO_QUESTION, 28, 60, &[&[0; 15][..], &[last]].concat());
+        let whole = [
+            answer(QR, &addresses(4)),
+            answer(QR, &[&addresses(2)[..], &[opt(0)]].concat()),
+            answer(QR, &[six(1), six(2), six(3), address(Authority, 60, 9)]),
+        ];
+        for reply in whole {
+            let mut copy = reply.clone();
+            AddressRun::of(&reply).unwrap().arrange(&mut copy, reversed);
+            assert!(copy != reply && copy == arranged(reply, true, reversed));
+        }
+        let alias = record(Answer, TO_QUESTION, 5, 30, b"\x01a\xc0\x0c");
+        for other in [
+            answer(QR | 2, &addresses(3)),
+            answer(QR, &addresses(1)),
+            answer(QR, &[alias, address(Answer, 60, 1), address(Answer, 60, 2)]),
+            answer(QR, &[&addresses(2)[..], &[address(Additional, 60, 1), address(Additional, 60, 2)]].concat()),
+            answer(QR, &[address(Answer, 60, 1), six(2)]),
+        ] {
+            assert_eq!(AddressRun::of(&other), None);
+        }
+        let whole = answer(QR, &addresses(3));
+        let run = AddressRun::of(&whole).unwrap();
+        for end in 0..whole.len() {
+            assert_eq!(AddressRun::of(&whole[..end]), None);
+            let mut cut = whole[..end].to_vec();
+            run.arrange(&mut cut, reversed);
+            assert_eq!(cut.len(), end, "nothing is taken for there that is not");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ const WITH_VALUE: [u16; 8] = [5, 39, 15, 35, 2, 12, 6, 33];
 pub fn edit_reply(
     (query, wire): (&Query, &[u8]),
     asked: &LowerName,
-    edit: &mut impl Edit,
+    edit: &impl Edit,
     limit: usize,
     reply: &mut Vec<u8>,
     start: usize,
@@ -39,7 +39,7 @@ pub fn edit_reply(
 /// [`edit_reply`] for whatever reply: all names are written anew.
 fn edit_anew(
     (query, wire): (&Query, &[u8]),
-    edit: &mut impl Edit,
+    edit: &impl Edit,
     limit: usize,
     reply: &mut Vec<u8>,
     start: usize,
@@ -74,7 +74,7 @@ impl Response {
     ///
     /// # Errors
     /// Those of [`Response::read`], which no answer has that was read before.
-    pub fn edited(&self, query: &Query, wire: &[u8], edit: &mut impl Edit) -> Result<Self, WireError> {
+    pub fn edited(&self, query: &Query, wire: &[u8], edit: &impl Edit) -> Result<Self, WireError> {
         let mut octets = Vec::with_capacity(2 * self.wire().len() + query.question(wire).len());
         octets.extend_from_slice(self.wire());
         let end = octets.len();
@@ -100,7 +100,7 @@ fn write(
     (from, to): (usize, usize),
     opt_length: usize,
     question: &[u8],
-    edit: &mut impl Edit,
+    edit: &impl Edit,
     limit: usize,
 ) -> Result<(), WireError> {
     let message = octets.get(from..to).unwrap_or_default();
@@ -166,7 +166,7 @@ impl Writer<'_> {
     }
 
     /// One record, from its owner's offset; gives the offset after it.
-    fn record(&mut self, at: usize, is_answer: bool, edit: &mut impl Edit) -> Result<usize, WireError> {
+    fn record(&mut self, at: usize, is_answer: bool, edit: &impl Edit) -> Result<usize, WireError> {
         let fixed = self.owner(at, edit)?;
         let message = self.message();
         let (rtype, class) = (RecordType(u16_at(message, fixed)?), Class(u16_at(message, fixed + 2)?));
@@ -222,7 +222,7 @@ impl Writer<'_> {
     }
 
     /// Writes a record's owner; gives the offset after it in what is read.
-    fn owner(&mut self, at: usize, edit: &mut impl Edit) -> Result<usize, WireError> {
+    fn owner(&mut self, at: usize, edit: &impl Edit) -> Result<usize, WireError> {
         let is_asked = self.message().get(at..at + 2) == Some(&[0xc0, HEADER_LENGTH as u8]);
         if is_asked && let Some(offset) = self.asked {
             self.octets.extend_from_slice(&(0xc000 | offset).to_be_bytes());
@@ -346,10 +346,10 @@ mod tests {
     }
 
     impl Edit for Renamed {
-        fn owner(&mut self, name: &LowerName) -> Option<LowerName> {
+        fn owner(&self, name: &LowerName) -> Option<LowerName> {
             Self::rename(name)
         }
-        fn value(&mut self, name: &LowerName) -> Option<LowerName> {
+        fn value(&self, name: &LowerName) -> Option<LowerName> {
             Self::rename(name)
         }
         fn ttl(&self, _seconds: u32) -> u32 {
@@ -371,8 +371,8 @@ mod tests {
                 let client = query(name, RD, None);
                 let [mut quick, mut anew] = [(); 2].map(|()| [&b"before"[..], &answer(QR | 3, &records)].concat());
                 let both = (&client.0, &client.1[..]);
-                assert!(edit_plain(both, &example(), &mut Renamed, limit, &mut quick, 6), "{name}");
-                edit_anew(both, &mut Renamed, limit, &mut anew, 6).unwrap();
+                assert!(edit_plain(both, &example(), &Renamed, limit, &mut quick, 6), "{name}");
+                edit_anew(both, &Renamed, limit, &mut anew, 6).unwrap();
                 assert_eq!(quick, anew, "{name}");
             }
         }
@@ -388,10 +388,10 @@ mod tests {
         let inner = query("example.", RD, client.0.edns.map(|edns| edns.dnssec_ok));
         let mut quick = b"before".to_vec();
         response.write(&inner.0, &inner.1, shape, &mut quick);
-        edit_reply((&client.0, &client.1), &example(), &mut Renamed, limit, &mut quick, 6).unwrap();
+        edit_reply((&client.0, &client.1), &example(), &Renamed, limit, &mut quick, 6).unwrap();
         assert!(quick.starts_with(b"before"));
         let mut slow = Vec::new();
-        response.edited(&client.0, &client.1, &mut Renamed).unwrap().write(&client.0, &client.1, shape, &mut slow);
+        response.edited(&client.0, &client.1, &Renamed).unwrap().write(&client.0, &client.1, shape, &mut slow);
         assert_eq!(listing(&quick[6..]), listing(&slow));
         assert_eq!(quick[6..18], slow[..12]);
         quick.split_off(6)
@@ -481,7 +481,7 @@ mod tests {
             let mut reply = answer(QR, &records);
             assert!(reply.len() > 50_000);
             let edited = super::super::work::of(|| {
-                edit_reply((&client.0, &client.1), &example(), &mut Renamed, 65_535, &mut reply, 0)
+                edit_reply((&client.0, &client.1), &example(), &Renamed, 65_535, &mut reply, 0)
             });
             assert!(edited.0.is_ok() && edited.1 <= MOST_STEPS as usize + 70_000, "{} steps", edited.1);
             assert_eq!(listing(&reply).len(), 240);
@@ -493,7 +493,7 @@ mod tests {
         let client = query("client.test.", RD, Some(false));
         let opt = [&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6][..], &[0, 15, 0, 2, 0, 15]].concat();
         let mut reply = answer(QR, &[address(Answer, 60, 1), (Additional, opt.clone())]);
-        edit_reply((&client.0, &client.1), &example(), &mut Renamed, 1232, &mut reply, 0).unwrap();
+        edit_reply((&client.0, &client.1), &example(), &Renamed, 1232, &mut reply, 0).unwrap();
         assert!(reply.ends_with(&opt));
         assert_eq!(listing(&reply), ["Answer client.test. 7 A 4"]);
     }
@@ -505,7 +505,7 @@ mod tests {
         for length in 0..sound.len() {
             let mut reply = sound[..length].to_vec();
             assert!(
-                edit_reply((&client.0, &client.1), &example(), &mut Renamed, 65_535, &mut reply, 0).is_err(),
+                edit_reply((&client.0, &client.1), &example(), &Renamed, 65_535, &mut reply, 0).is_err(),
                 "{length}"
             );
             assert_eq!(reply, sound[..length]);
@@ -515,7 +515,7 @@ mod tests {
                 let mut reply = sound.clone();
                 reply[at] = octet;
                 // Refused or changed, never a panic.
-                _ = edit_reply((&client.0, &client.1), &example(), &mut Renamed, 65_535, &mut reply, 0);
+                _ = edit_reply((&client.0, &client.1), &example(), &Renamed, 65_535, &mut reply, 0);
             }
         }
     }
@@ -527,7 +527,7 @@ mod tests {
         wire.extend_from_slice(&super::super::opt::encode(1232, 1, true));
         let response = Response::read(&wire).unwrap();
         let client = query("client.test.", RD, Some(true));
-        let edited = response.edited(&client.0, &client.1, &mut Renamed).unwrap();
+        let edited = response.edited(&client.0, &client.1, &Renamed).unwrap();
         assert_eq!((edited.rcode(), edited.dnssec_ok()), (Rcode(19), true));
         assert_eq!(edited.question_name(), Name::parse("client.test.").unwrap());
     }

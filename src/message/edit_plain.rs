@@ -2,8 +2,9 @@
 //! reply with addresses. Where one is not like that, [`super::edit_reply`] writes it anew.
 
 use super::editor::Edit;
-use super::wire_reader::{HEADER_LENGTH, u16_at};
-use super::{Class, LowerName, Query, Rcode, RecordType, layout, opt, query};
+use super::translate::v6_record;
+use super::wire_reader::HEADER_LENGTH;
+use super::{Class, LowerName, Query, Rcode, RecordType, layout, opt};
 
 /// Octets of a record before its data, whose owner is a pointer to the question.
 const HEAD: usize = 12;
@@ -25,18 +26,18 @@ struct Plain {
 pub(super) fn edit_plain(
     (query, wire): (&Query, &[u8]),
     asked: &LowerName,
-    edit: &mut impl Edit,
+    edit: &impl Edit,
     limit: usize,
     reply: &mut Vec<u8>,
     start: usize,
 ) -> bool {
     let message = reply.get(start..).unwrap_or_default();
-    let Some(plain) = Plain::of(message, query.edns.is_some()) else { return false };
     // Owners point to the question, so they become what that is.
-    if message.get(HEADER_LENGTH..plain.question_end - 4) != Some(asked.as_wire()) || !edit.restores(asked, &query.name)
-    {
+    let name_end = HEADER_LENGTH + asked.as_wire().len();
+    if message.get(HEADER_LENGTH..name_end) != Some(asked.as_wire()) || !edit.restores(asked, &query.name) {
         return false;
     }
+    let Some(plain) = Plain::of(message, name_end + 4, query.edns.is_some()) else { return false };
     let makes_addresses = edit.address(0, [0; 4]).is_some();
     let added = if makes_addresses { plain.counts[0] * (V6_LENGTH - V4_LENGTH) } else { 0 };
     let question = query.question(wire);
@@ -46,7 +47,7 @@ pub(super) fn edit_plain(
     }
     if makes_addresses {
         make_addresses(&plain, edit, reply, start);
-    } else {
+    } else if !edit.keeps_ttls() {
         set_ttls(&plain, edit, reply, start);
     }
     replace_question(&plain, question, reply, start);
@@ -58,10 +59,10 @@ pub(super) fn edit_plain(
 
 impl Plain {
     #[inline]
-    fn of(message: &[u8], has_opt: bool) -> Option<Self> {
-        let count = |offset| u16_at(message, offset).ok().map(usize::from);
-        let counts = [count(6)?, count(8)?, count(10)?.checked_sub(has_opt.into())?];
-        let question_end = query::question_name_end(message).ok()? + 4;
+    fn of(message: &[u8], question_end: usize, has_opt: bool) -> Option<Self> {
+        let [_, _, _, _, _, _, a, b, c, d, e, f] = *message.first_chunk::<HEADER_LENGTH>()?;
+        let [answers, authorities, additionals] = [[a, b], [c, d], [e, f]].map(|n| usize::from(u16::from_be_bytes(n)));
+        let counts = [answers, authorities, additionals.checked_sub(has_opt.into())?];
         let (mut at, mut has_v4_alone) = (question_end, counts[1..] == [0, 0]);
         for _ in 0..counts.iter().sum() {
             let head: &[u8; HEAD] = message.get(at..)?.first_chunk()?;
@@ -101,28 +102,22 @@ fn set_ttls(plain: &Plain, edit: &impl Edit, reply: &mut [u8], start: usize) {
 const V4_LENGTH: usize = HEAD + 4;
 const V6_LENGTH: usize = HEAD + 16;
 
-/// Puts an AAAA record into the place of each A record, the last first, since each moves towards the end.
+/// Puts an AAAA record into the place of each A record. They are written behind the reply, and then moved: a vector
+/// grows octet by octet otherwise.
 #[inline]
 fn make_addresses(plain: &Plain, edit: &impl Edit, reply: &mut Vec<u8>, start: usize) {
-    let count = plain.counts[0];
     let (end, records) = (reply.len(), start + plain.question_end);
-    let added = count * (V6_LENGTH - V4_LENGTH);
-    reply.resize(end + added, 0);
-    reply.copy_within(start + plain.records_end..end, start + plain.records_end + added);
-    for index in (0..count).rev() {
-        let (from, to) = (records + index * V4_LENGTH, records + index * V6_LENGTH);
+    for index in 0..plain.counts[0] {
+        let from = records + index * V4_LENGTH;
         let Some(record) = reply.get(from..).and_then(<[u8]>::first_chunk::<V4_LENGTH>) else { return };
         let [.., ttl1, ttl2, ttl3, ttl4, _, _, a, b, c, d] = *record;
         let seconds = u32::from_be_bytes([ttl1, ttl2, ttl3, ttl4]);
         let Some((seconds, address)) = edit.address(seconds, [a, b, c, d]) else { return };
-        let Some(place) = reply.get_mut(to..).and_then(<[u8]>::first_chunk_mut::<V6_LENGTH>) else { return };
-        place[..2].copy_from_slice(&[0xc0, HEADER_LENGTH as u8]);
-        place[2..4].copy_from_slice(&RecordType::AAAA.0.to_be_bytes());
-        place[4..6].copy_from_slice(&Class::IN.0.to_be_bytes());
-        place[6..10].copy_from_slice(&seconds.to_be_bytes());
-        place[10..12].copy_from_slice(&(address.len() as u16).to_be_bytes());
-        place[12..].copy_from_slice(&address);
+        reply.extend_from_slice(&v6_record(seconds.to_be_bytes(), address));
     }
+    reply.extend_from_within(start + plain.records_end..end);
+    reply.copy_within(end.., records);
+    reply.truncate(reply.len() - (end - records));
 }
 
 /// Puts the client's question into the place of the one there is.
@@ -131,7 +126,8 @@ fn replace_question(plain: &Plain, question: &[u8], reply: &mut Vec<u8>, start: 
     let (from, end) = (start + plain.question_end, reply.len());
     let to = start + HEADER_LENGTH + question.len();
     if to > from {
-        reply.resize(end + to - from, 0);
+        // At least as many as it grows by.
+        reply.extend_from_slice(question);
     }
     if to != from {
         reply.copy_within(from..end, to);
@@ -154,10 +150,10 @@ mod tests {
     struct Renamed(&'static str);
 
     impl Edit for Renamed {
-        fn owner(&mut self, name: &LowerName) -> Option<LowerName> {
+        fn owner(&self, name: &LowerName) -> Option<LowerName> {
             (name.to_string() == "example.").then(|| LowerName::parse(self.0).unwrap())
         }
-        fn value(&mut self, _name: &LowerName) -> Option<LowerName> {
+        fn value(&self, _name: &LowerName) -> Option<LowerName> {
             None
         }
         fn ttl(&self, _seconds: u32) -> u32 {
@@ -172,10 +168,10 @@ mod tests {
     struct Mapped;
 
     impl Edit for Mapped {
-        fn owner(&mut self, _name: &LowerName) -> Option<LowerName> {
+        fn owner(&self, _name: &LowerName) -> Option<LowerName> {
             None
         }
-        fn value(&mut self, _name: &LowerName) -> Option<LowerName> {
+        fn value(&self, _name: &LowerName) -> Option<LowerName> {
             None
         }
         fn ttl(&self, seconds: u32) -> u32 {
@@ -189,7 +185,7 @@ mod tests {
         }
     }
 
-    fn edited(edit: &mut impl Edit, name: &str, records: &[(Section, Vec<u8>)], limit: usize) -> (bool, Vec<u8>) {
+    fn edited(edit: &impl Edit, name: &str, records: &[(Section, Vec<u8>)], limit: usize) -> (bool, Vec<u8>) {
         let has_opt = records.iter().any(|(_, record)| record.starts_with(&[0, 0, 41]));
         let client = query(name, RD, has_opt.then_some(false));
         let mut reply = [&b"before"[..], &answer(QR | 3, records)].concat();
@@ -203,7 +199,7 @@ mod tests {
     #[test]
     fn records_stay_where_they_are_under_a_shorter_a_longer_and_an_equally_long_name() {
         for name in ["a.", "Elpmaxe.", "much.longer.example."] {
-            let renamed = &mut Renamed(name);
+            let renamed = &Renamed(name);
             for opt in [None, Some(opt(0))] {
                 let records =
                     [vec![address(Answer, 60, 1), address(Authority, 61, 2)], opt.into_iter().collect()].concat();
@@ -219,7 +215,7 @@ mod tests {
     #[test]
     fn each_address_becomes_one_of_the_other_family() {
         let records = [address(Answer, 60, 1), address(Answer, 61, 2), opt(0)];
-        let (is_edited, reply) = edited(&mut Mapped, "example.", &records, 512);
+        let (is_edited, reply) = edited(&Mapped, "example.", &records, 512);
         assert!(is_edited);
         assert_eq!(listing(&reply)[..2], ["Answer example. 9 AAAA 16"; 2]);
         assert!(reply.ends_with(&[&[2; 16][..], &opt(0).1].concat()));
@@ -227,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_is_not_plain_or_does_not_fit_is_left_to_who_writes_it_anew() {
-        let rename = |records: &[(Section, Vec<u8>)], limit| edited(&mut Renamed("a."), "a.", records, limit).0;
+        let rename = |records: &[(Section, Vec<u8>)], limit| edited(&Renamed("a."), "a.", records, limit).0;
         assert!(rename(&[address(Answer, 60, 1)], 512));
         for records in [
             [record(Answer, TO_QUESTION, 5, 30, b"\x01a\xc0\x0c"), address(Answer, 60, 1)],
@@ -236,11 +232,11 @@ mod tests {
             assert!(!rename(&records, 512), "{records:?}");
         }
         let length = answer(QR, &[address(Answer, 60, 1)]).len();
-        let longer = |limit| edited(&mut Renamed("another."), "another.", &[address(Answer, 60, 1)], limit).0;
+        let longer = |limit| edited(&Renamed("another."), "another.", &[address(Answer, 60, 1)], limit).0;
         assert!(longer(length) && !longer(length - 1));
         // The client asked for another name than the one that the owner becomes.
-        assert!(!edited(&mut Renamed("a."), "b.", &[address(Answer, 60, 1)], 512).0);
-        let map = |records: &[(Section, Vec<u8>)], limit| edited(&mut Mapped, "example.", records, limit).0;
+        assert!(!edited(&Renamed("a."), "b.", &[address(Answer, 60, 1)], 512).0);
+        let map = |records: &[(Section, Vec<u8>)], limit| edited(&Mapped, "example.", records, limit).0;
         assert!(map(&[address(Answer, 60, 1)], length + 12) && !map(&[address(Answer, 60, 1)], length + 11));
         assert!(!map(&[address(Answer, 60, 1), address(Additional, 60, 1)], 512));
     }

@@ -33,13 +33,14 @@ mod response;
 mod response_type;
 mod signature;
 mod synthesize;
+mod translate;
 mod types;
 mod upstream_options;
 mod validate;
 mod wire_reader;
 pub mod work;
 
-pub(crate) use arrange::{AddressSet, arrange_addresses};
+pub(crate) use arrange::{AddressRun, AddressSet, arrange_addresses};
 pub(crate) use case_folding::lower_case_echoes;
 pub use client_subnet::PrefixLimits;
 pub(crate) use client_subnet::{ClientSubnet, Scope};

@@ -80,25 +80,42 @@ impl fmt::Debug for Name {
 #[derive(Clone)]
 pub struct LowerName {
     length: u8,
-    octets: [u8; MAX_NAME_LENGTH],
+    octets: [u8; ROOM],
 }
 
+/// Octets of a [`LowerName`]'s buffer: whole [`CHUNK`]s.
+const ROOM: usize = MAX_NAME_LENGTH.next_multiple_of(CHUNK);
+/// Octets that are lower-cased at a time, in one vector register.
+const CHUNK: usize = 16;
+
 impl LowerName {
+    /// The root, `.`.
+    pub(super) const ROOT: Self = Self { length: 1, octets: [0; ROOM] };
+
     /// From a checked name in uncompressed wire form; what exceeds 255 octets is not taken.
-    #[inline]
     pub(super) fn from_wire(wire: &[u8]) -> Self {
-        let mut octets = [0; MAX_NAME_LENGTH];
-        let length = wire.len().min(MAX_NAME_LENGTH);
+        let mut name = Self::ROOT;
+        name.set_wire(wire);
+        name
+    }
+    /// [`LowerName::from_wire`] in its place: a name is large to be handed on.
+    #[inline]
+    pub(super) fn set_wire(&mut self, wire: &[u8]) {
+        let wire = wire.get(..MAX_NAME_LENGTH).unwrap_or(wire);
+        self.length = wire.len() as u8;
+        self.octets[..wire.len()].copy_from_slice(wire);
         // Length octets are at most 63, below the letters, so the whole name can be lower-cased without looking at
         // labels.
-        for (lower, octet) in octets.iter_mut().zip(wire) {
-            *lower = octet.to_ascii_lowercase();
-        }
-        Self { length: length as u8, octets }
+        let chunks = self.octets.as_chunks_mut::<CHUNK>().0;
+        chunks.iter_mut().take(wire.len().div_ceil(CHUNK)).for_each(|chunk| chunk.make_ascii_lowercase());
     }
     /// Reads presentation form, as [`Name::parse`] does, without the heap.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         presentation::parse_into::<[u8; 256]>(text).map(|wire| Self::from_wire(&wire))
+    }
+    /// [`LowerName::parse`] in the place of another name, which stays if this is none.
+    pub fn set_text(&mut self, text: &str) -> Result<(), NameError> {
+        presentation::parse_into::<[u8; 256]>(text).map(|wire| self.set_wire(&wire))
     }
     /// Presentation form, to be searched and changed.
     pub fn text(&self) -> NameText {
@@ -116,17 +133,19 @@ impl LowerName {
     /// This name with `by` in the place of the name at its end that is `suffix` (lower-case wire form). `None` if it is
     /// not within that, or the name would be too long.
     pub fn replace_suffix(&self, suffix: &[u8], by: &Self) -> Option<Self> {
-        let kept = self.is_within(suffix).then(|| self.as_wire().len() - suffix.len())?;
-        let length = kept + by.as_wire().len();
-        let mut octets = self.octets;
-        octets.get_mut(kept..length)?.copy_from_slice(by.as_wire());
-        Some(Self { length: u8::try_from(length).ok()?, octets })
+        let mut replaced = self.is_within(suffix).then(|| self.clone())?;
+        replaced.set_suffix(suffix.len(), by).then_some(replaced)
     }
-    /// True if it is what [`LowerName::replace_suffix`] makes of `name`.
-    pub fn is_replaced(&self, name: &Self, suffix: &[u8], by: &Self) -> bool {
-        let kept = name.as_wire().len().saturating_sub(suffix.len());
-        let (head, tail) = self.as_wire().split_at_checked(kept).unwrap_or_default();
-        tail == by.as_wire() && name.as_wire().starts_with(head) && name.is_within(suffix)
+    /// Puts `by` in the place of its last octets, so many, which are a name that it is within. False, and it stays as
+    /// it is, if it would be too long.
+    #[inline]
+    pub fn set_suffix(&mut self, replaced: usize, by: &Self) -> bool {
+        let kept = self.as_wire().len().saturating_sub(replaced);
+        let length = kept + by.as_wire().len();
+        let Some(place) = self.octets.get_mut(kept..length).filter(|_| length <= MAX_NAME_LENGTH) else { return false };
+        place.copy_from_slice(by.as_wire());
+        self.length = length as u8;
+        true
     }
     /// True if this is `zone` (lower-case wire form) or lies below it.
     pub fn is_within(&self, zone: &[u8]) -> bool {
@@ -202,15 +221,6 @@ mod tests {
         assert_eq!(replaced("corp.", "corp.", ".").as_deref(), Some("."));
         assert_eq!(replaced("a.b.", ".", "c.").as_deref(), Some("a.b.c."));
         assert_eq!(replaced("acorp.", "corp.", "example."), None);
-        let is_replaced = |text: &str, name: &str| {
-            let suffix = LowerName::parse("corp.").unwrap();
-            let [text, name, by] = [text, name, "example.org."].map(|text| LowerName::parse(text).unwrap());
-            text.is_replaced(&name, suffix.as_wire(), &by)
-        };
-        assert!(is_replaced("a.example.org.", "a.corp.") && is_replaced("example.org.", "corp."));
-        for (text, name) in [("b.example.org.", "a.corp."), ("a.example.org.", "acorp."), ("example.org.", "x.")] {
-            assert!(!is_replaced(text, name), "{text} {name}");
-        }
         let long = format!("{0}.{0}.{0}.b.", "x".repeat(63));
         let ended = |by: usize| replaced(&long, "b.", &format!("{}.", "y".repeat(by)));
         assert_eq!((ended(61).map(|name| name.len()), ended(62)), (Some(254), None));
@@ -255,5 +265,26 @@ mod tests {
         let longest = name(&text);
         assert_eq!(longest.as_wire().len(), 255);
         assert_eq!(longest.to_lower().to_string(), text.to_lowercase());
+    }
+
+    #[test]
+    fn a_name_in_the_place_of_another_is_lower_cased_to_its_last_octet_and_no_more_of_the_other_is_left() {
+        for length in 1..=63 {
+            let mut place = name(&"Z".repeat(63)).to_lower();
+            let text = "X".repeat(length);
+            place.set_wire(name(&text).as_wire());
+            assert_eq!(place, name(&text.to_lowercase()).to_lower());
+            assert_eq!(place.as_wire().len(), length + 2);
+        }
+    }
+
+    #[test]
+    fn what_would_be_too_long_with_another_end_stays_as_it_is() {
+        let long = name(&format!("{0}.{0}.{0}.b.", "x".repeat(63))).to_lower();
+        let end = |octets: usize| name(&"y".repeat(octets)).to_lower();
+        let mut changed = long.clone();
+        assert!(!changed.set_suffix(3, &end(62)) && changed == long);
+        assert!(changed.set_suffix(3, &end(61)) && changed.as_wire().len() == 255);
+        assert!(changed.to_string().ends_with("yy."));
     }
 }

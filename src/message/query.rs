@@ -41,8 +41,23 @@ impl Query {
     ///
     /// As in the reference, more than one record in the answer or authority section or two in the additional one (OPT
     /// and TSIG) is malformed.
-    #[inline]
     pub fn read(wire: &[u8]) -> Result<Self, Rejection> {
+        let mut query = Self::EMPTY;
+        query.read_from(wire)?;
+        Ok(query)
+    }
+    /// For [`Query::read_from`].
+    pub(crate) const EMPTY: Self = Self {
+        header: Header { id: 0, flags: 0 },
+        name: LowerName::ROOT,
+        qtype: RecordType(0),
+        qclass: Class(0),
+        question_end: 0,
+        edns: None,
+    };
+    /// [`Query::read`] in its place: a query is large to be handed back. Where that fails it is no query.
+    #[inline]
+    pub(crate) fn read_from(&mut self, wire: &[u8]) -> Result<(), Rejection> {
         let Some(head) = wire.first_chunk::<HEADER_LENGTH>() else { return Err(Rejection::Drop) };
         let word = |index: usize| u16::from_be_bytes([head[2 * index], head[2 * index + 1]]);
         let header = Header { id: word(0), flags: word(1) };
@@ -53,14 +68,40 @@ impl Query {
         if header.opcode() != 0 {
             return Err(answer(Rcode::NOTIMP, WireError::Opcode(header.opcode())));
         }
-        match read_body(wire, header, [word(2), word(3), word(4), word(5)]) {
-            Ok(query) if query.edns.is_some_and(|edns| edns.version > 0) => {
-                let (question_end, dnssec_ok) = (query.question_end, query.dnssec_ok());
-                Err(Rejection::BadVersion { header, question_end, dnssec_ok })
+        self.header = header;
+        self.read_body(wire, [word(2), word(3), word(4), word(5)]).map_err(|why| answer(Rcode::FORMERR, why))?;
+        match self.edns {
+            Some(edns) if edns.version > 0 => {
+                Err(Rejection::BadVersion { header, question_end: self.question_end, dnssec_ok: edns.dnssec_ok })
             }
-            Ok(query) => Ok(query),
-            Err(why) => Err(answer(Rcode::FORMERR, why)),
+            _ => Ok(()),
         }
+    }
+    /// Reads what follows the header; `counts` are its four.
+    #[inline]
+    fn read_body(&mut self, wire: &[u8], counts: [u16; 4]) -> Result<(), WireError> {
+        let [questions, answers, authorities, additionals] = counts;
+        if questions != 1 {
+            return Err(WireError::QuestionCount(questions));
+        }
+        if answers > 1 || authorities > 1 || additionals > 2 {
+            return Err(WireError::RecordCount(u32::from(answers) + u32::from(authorities) + u32::from(additionals)));
+        }
+        if wire.len() > MAX_MESSAGE_LENGTH {
+            return Err(WireError::TooLong);
+        }
+        let name_end = question_name_end(wire)?;
+        self.qtype = RecordType(u16_at(wire, name_end)?);
+        self.qclass = Class(u16_at(wire, name_end + 2)?);
+        let question_end = name_end + 4;
+        self.question_end = question_end as u16;
+        self.name.set_wire(wire.get(HEADER_LENGTH..name_end).unwrap_or_default());
+        self.edns = if answers | authorities | additionals == 0 {
+            None
+        } else {
+            find_opt(wire, question_end, answers + authorities, additionals)?.map(|(edns, _)| edns)
+        };
+        Ok(())
     }
     /// The question section's octets, case as the client wrote it. `wire` is what the query was read from.
     #[inline]
@@ -114,17 +155,17 @@ impl Query {
     ) -> Self {
         let after = wire.len().saturating_sub(self.question_end.into());
         octets.resize(HEADER_LENGTH + question.0.as_wire().len() + 4 + after, 0);
-        self.with_question_in(wire, question, octets).map_or_else(|| self.clone(), |(query, _)| query)
+        let mut changed = self.clone();
+        (changed.name, changed.qtype, changed.qclass) = (question.0.clone(), question.1, question.2);
+        // There is room.
+        _ = changed.write_changed(wire, octets);
+        changed
     }
-    /// As [`Query::with_question`], in a buffer that its octets are then a part of; `None` if it has no room. Always
-    /// inlined: a query is large to be handed back.
-    #[inline(always)]
-    pub fn with_question_in<'b>(
-        &self,
-        wire: &[u8],
-        (name, qtype, qclass): (&LowerName, RecordType, Class),
-        buffer: &'b mut [u8],
-    ) -> Option<(Self, &'b [u8])> {
+    /// Writes a query whose name, type or class were changed since it was read from `wire`, in a buffer that its octets
+    /// are then a part of; `None`, and nothing is changed, if it has no room.
+    #[inline]
+    pub fn write_changed<'b>(&mut self, wire: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+        let Self { name, qtype, qclass, .. } = self;
         let after = wire.get(usize::from(self.question_end)..)?;
         let name_end = HEADER_LENGTH + name.as_wire().len();
         let question_end = name_end + 4;
@@ -134,8 +175,8 @@ impl Query {
         octets[name_end..name_end + 2].copy_from_slice(&qtype.0.to_be_bytes());
         octets[name_end + 2..question_end].copy_from_slice(&qclass.0.to_be_bytes());
         octets[question_end..].copy_from_slice(after);
-        let question_end = question_end as u16;
-        Some((Self { header: self.header, name: name.clone(), qtype, qclass, question_end, edns: self.edns }, octets))
+        self.question_end = question_end as u16;
+        Some(octets)
     }
     /// Gives it an OPT record that offers this size, if it has none. `octets` are its own.
     pub fn offer_edns<A: Array<Item = u8>>(&mut self, octets: &mut SmallVec<A>, udp_size: u16) {
@@ -160,32 +201,6 @@ impl Query {
         message.extend_from_slice(&Class::IN.0.to_be_bytes());
         message
     }
-}
-
-/// Reads what follows the header; `counts` are its four.
-#[inline]
-fn read_body(wire: &[u8], header: Header, counts: [u16; 4]) -> Result<Query, WireError> {
-    let [questions, answers, authorities, additionals] = counts;
-    if questions != 1 {
-        return Err(WireError::QuestionCount(questions));
-    }
-    if answers > 1 || authorities > 1 || additionals > 2 {
-        return Err(WireError::RecordCount(u32::from(answers) + u32::from(authorities) + u32::from(additionals)));
-    }
-    if wire.len() > MAX_MESSAGE_LENGTH {
-        return Err(WireError::TooLong);
-    }
-    let name_end = question_name_end(wire)?;
-    let qtype = RecordType(u16_at(wire, name_end)?);
-    let qclass = Class(u16_at(wire, name_end + 2)?);
-    let question_end = name_end + 4;
-    let name = LowerName::from_wire(wire.get(HEADER_LENGTH..name_end).unwrap_or_default());
-    let edns = if answers | authorities | additionals == 0 {
-        None
-    } else {
-        find_opt(wire, question_end, answers + authorities, additionals)?.map(|(edns, _)| edns)
-    };
-    Ok(Query { header, name, qtype, qclass, question_end: question_end as u16, edns })
 }
 
 /// Offset after the question's name. Nothing precedes it that a pointer could lead to, so none is allowed.
@@ -288,6 +303,17 @@ mod tests {
         assert_eq!((query.qtype, query.qclass), (RecordType::A, Class::IN));
         assert_eq!(query.question(&wire), A_EXAMPLE);
         assert_eq!((query.edns, query.udp_limit(), query.dnssec_ok()), (None, 512, false));
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_was_read_before_in_the_same_place() {
+        let with_opt = message(RD | CD, [0, 0, 1], &opt(4096, 0, true, &[]));
+        let short = [&[0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"\x01B\0\0\x10\0\x03"].concat();
+        let mut place = Query::EMPTY;
+        for wire in [&with_opt, &short, &with_opt] {
+            place.read_from(wire).unwrap();
+            assert_eq!(format!("{place:?}"), format!("{:?}", Query::read(wire).unwrap()));
+        }
     }
 
     #[test]

@@ -58,6 +58,14 @@ impl Response {
         self.write_parts(query, wire, reply, options.octets(), out);
     }
 
+    /// [`Response::write`] to a query that is known to have the stored question: for a cache, which has compared it.
+    #[inline]
+    pub fn write_to_its_question(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) {
+        let parts = self.parts();
+        debug_assert_eq!(parts.question_name(), query.name.as_wire(), "another name would overwrite records");
+        append(parts, false, (query, wire), reply, &[], out);
+    }
+
     /// Always inlined: a hit has no options, and passes through nothing else.
     #[inline(always)]
     fn write_parts(&self, query: &Query, wire: &[u8], reply: Reply, options: &[u8], out: &mut Vec<u8>) {
@@ -396,6 +404,19 @@ mod tests {
             assert_eq!(&reply[12..usize::from(client.0.question_end)], client.0.question(&client.1));
             assert_eq!(flags(&reply), QR | AA | RD | RA);
             assert_eq!(opt_of(&reply).map(|opt| opt[2]), Some(41));
+        }
+    }
+
+    #[test]
+    fn what_is_written_to_the_stored_question_is_what_is_written_to_any() {
+        let response = stored(QR | RA, &addresses(60));
+        for client in [query("eXAMPLe.", RD, None), query("example.", 0, Some(true))] {
+            for limit in [512, 65_535] {
+                let shape = Reply { limit, ..PLAIN };
+                let mut out = b"before".to_vec();
+                response.write_to_its_question(&client.0, &client.1, shape, &mut out);
+                assert_eq!(out.split_off(6), reply(&response, &client, shape));
+            }
         }
     }
 

@@ -218,6 +218,18 @@ impl Response {
             Some(record)
         })
     }
+    /// Of an answer without an error that has nothing of what was asked for, no alias either (RFC 2308 section 2.2):
+    /// whether an SOA record says how long that holds. `None` of any other.
+    pub fn absence(&self) -> Option<bool> {
+        let parts = self.parts();
+        if parts.rcode != Rcode::NOERROR || parts.header(3) > 0 {
+            return None;
+        }
+        // A record's type stands before its class and TTL.
+        let rtype = |ttl: [u8; 2]| u16_of(parts.message, usize::from(u16::from_be_bytes(ttl)) - 4);
+        let authorities = usize::from(parts.header(4));
+        Some(parts.ttl_offsets.iter().take(authorities).any(|ttl| rtype(*ttl) == RecordType::SOA.0))
+    }
     /// Sets every TTL.
     pub fn set_ttls(&mut self, seconds: u32) {
         self.map_ttls(|_| seconds);
@@ -365,6 +377,19 @@ mod tests {
     use super::super::{Reply, TtlRule};
     use super::*;
     use Section::{Additional, Answer, Authority};
+
+    #[test]
+    fn an_absence_is_noerror_without_answers_and_an_soa_record_of_the_authority_section_dates_it() {
+        let soa = |section| record(section, TO_QUESTION, RecordType::SOA.0, 60, &[0; 22]);
+        let absence =
+            |flags, records: &[(Section, Vec<u8>)]| Response::read(&answer(flags, records)).unwrap().absence();
+        assert_eq!(absence(QR, &[address(Authority, 60, 1), soa(Authority)]), Some(true));
+        assert_eq!(absence(QR, &[address(Authority, 60, 1), soa(Additional)]), Some(false));
+        assert_eq!(absence(QR, &[]), Some(false));
+        assert_eq!(absence(QR | 3, &[soa(Authority)]), None);
+        assert_eq!(absence(QR | 2, &[]), None);
+        assert_eq!(absence(QR, &[address(Answer, 60, 1), soa(Authority)]), None);
+    }
 
     #[test]
     fn clones_share_their_octets_until_one_is_changed() {

@@ -40,8 +40,8 @@ impl PlanConfig {
             let lookup = Lookup::new(resolvers);
             block.chain.handlers.iter().for_each(|handler| handler.set_lookup(&lookup));
         }
-        let mut told = HashSet::new();
-        let new = draft.summary.iter().filter(|served| told.insert(*served));
+        let mut seen = HashSet::new();
+        let new = draft.summary.iter().filter(|served| seen.insert(*served));
         let summary = new.map(|(zone, address)| summary(zone, *address, &listeners)).collect();
         Ok(Plan {
             listeners,

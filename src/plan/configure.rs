@@ -165,12 +165,12 @@ fn answer_sources(block: &ServerBlock) -> String {
 fn tell_repetition(directive: &Directive, first_line: u32, repeats: Repeats, diagnostics: &mut Diagnostics) {
     let span = directive.keyword.span;
     let message = format!("`{}` stands twice in one server block", directive.keyword.text);
-    let told = match repeats {
+    let diagnostic = match repeats {
         Repeats::FirstCounts => diagnostics.warning(span, format!("{message}: this one is ignored")),
         Repeats::LastCounts => diagnostics.warning(span, format!("{message}: this one counts where they differ")),
         Repeats::Never | Repeats::Each => diagnostics.error(span, message),
     };
-    told.help(format!("the first one is on line {first_line}; keep one of them"));
+    diagnostic.help(format!("the first one is on line {first_line}; keep one of them"));
 }
 
 /// The directive's place in [`ORDER`], how it is read, and what it means when it stands there again.

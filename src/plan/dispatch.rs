@@ -61,17 +61,16 @@ impl Listener {
         if let Some((packet, hit)) = packets.find(&key, received.clock.received()) {
             out.extend_from_slice(wire.get(..2).unwrap_or_default());
             out.extend_from_slice(packet.reply());
-            let site = packet.counting.site as usize;
-            match if packet.asks_block { self.ask_block(site, out) } else { PacketUse::Send } {
+            match if packet.asks_block { self.ask_block(&packet.counting, out) } else { PacketUse::Send } {
                 PacketUse::Send => return Dispatch::PacketHit(hit),
                 PacketUse::Trace => is_sampled = true,
                 PacketUse::No => {}
             }
         }
-        let query = match Query::read(wire) {
-            Ok(query) => query,
-            Err(rejection) => return reject(&rejection, wire, out),
-        };
+        let mut query = Query::EMPTY;
+        if let Err(rejection) = query.read_from(wire) {
+            return reject(&rejection, wire, out);
+        }
         self.guarded(&query, wire, out, |out| self.answer(&query, received, &key, packets, is_sampled, out))
     }
 
@@ -104,14 +103,20 @@ impl Listener {
     /// What the block of a packet says to its use, with its records put into order once more. `out` is empty again
     /// where it is not to be sent.
     #[inline(never)]
-    fn ask_block(&self, site: usize, out: &mut Vec<u8>) -> PacketUse {
-        let Some(block) = self.zones.site(site).map(|site| &site.block) else { return PacketUse::Send };
+    fn ask_block(&self, counting: &HitCounting, out: &mut Vec<u8>) -> PacketUse {
+        let Some(block) = self.zones.site(counting.site as usize).map(|site| &site.block) else {
+            return PacketUse::Send;
+        };
         if block.tracer.as_ref().is_some_and(|tracer| tracer.is_sampled()) {
             out.clear();
             return PacketUse::Trace;
         }
         let Some(arranger) = &block.arranger else { return PacketUse::Send };
-        if catch_unwind(AssertUnwindSafe(|| arranger.arrange(&mut *out, 0))).is_ok() {
+        let work = AssertUnwindSafe(|| match counting.addresses {
+            Some(addresses) => arranger.arrange_copy(out, addresses),
+            None => arranger.arrange(out, 0),
+        });
+        if catch_unwind(work).is_ok() {
             return PacketUse::Send;
         }
         self.panics.increment();
@@ -185,23 +190,25 @@ impl Listener {
             return Dispatch::Reply;
         };
         let block = &site.block;
-        let request = request(query, received, Some(site));
+        // What observers are shown, made here at once: a request is large to be handed on.
+        let mut exchange = fast_exchange(request(query, received, Some(site)), &[], "", Duration::ZERO);
+        let request = &exchange.request;
         if let Some(tracer) = &block.tracer
             && (is_sampled || tracer.is_sampled())
         {
-            return self.take_traced(block, &**tracer, &request, clock, out);
+            return self.take_traced(block, &**tracer, request, clock, out);
         }
         if let Some(options) = &block.options
             && query.edns.is_some()
-            && let Some(dispatch) = self.take_with_options(block, &request, options, clock, out)
+            && let Some(dispatch) = self.take_with_options(block, request, options, clock, out)
         {
             return dispatch;
         }
-        let (said, handler_index) = block.chain.serve_fast(&request, out);
+        let (said, handler_index) = block.chain.serve_fast(request, out);
         match (said, block.chain.handlers.get(handler_index)) {
             (FastPath::Silent, _) => Dispatch::Silence,
             (FastPath::SlowAndRefresh, _) => {
-                let mut pending = self.pending(block, &request, Purpose::Answer);
+                let mut pending = self.pending(block, request, Purpose::Answer);
                 pending.request.wants_refresh = true;
                 Dispatch::Pending(pending)
             }
@@ -209,11 +216,15 @@ impl Listener {
                 if let Some(arranger) = &block.arranger {
                     arranger.arrange(out, 0);
                 }
-                observe(&block.observers, request, out, rcode_of(out), handler.keyword(), None, || clock.elapsed());
+                if !block.observers.is_empty() {
+                    (exchange.reply, exchange.rcode) = (&*out, rcode_of(out));
+                    (exchange.answered_by, exchange.elapsed) = (handler.keyword(), clock.elapsed());
+                    block.observers.iter().for_each(|observer| observer.observe(&exchange));
+                }
                 match after {
                     After::Nothing => {}
                     After::Refresh => {
-                        return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh));
+                        return Dispatch::ReplyAndRefresh(self.pending(block, request, Purpose::Refresh));
                     }
                     After::CachePacket { .. } if block.depends_on_client || depends_on_client => {}
                     After::CachePacket { millis, note } => {
@@ -222,17 +233,14 @@ impl Listener {
                         if !packets.note(key, now, until) {
                             return Dispatch::Reply;
                         }
-                        let counting = || {
-                            let exchange = fast_exchange(request, out, handler.keyword(), Duration::ZERO);
-                            let answered = PacketAnswer { place: handler_index, note };
-                            hit_counting(&exchange, block, index, answered)
-                        };
+                        let answered = PacketAnswer { place: handler_index, note };
+                        let counting = || hit_counting(&Exchange { reply: out, ..exchange }, block, index, answered);
                         packets.cache(key, out, now, until, counting);
                     }
                 }
                 Dispatch::Reply
             }
-            _ => Dispatch::Pending(self.pending(block, &request, Purpose::Answer)),
+            _ => Dispatch::Pending(self.pending(block, request, Purpose::Answer)),
         }
     }
 
@@ -447,6 +455,7 @@ fn hit_counting(exchange: &Exchange<'_>, block: &Block, site: usize, answered: P
         observers: SmallVec::new(),
         site: site as u32,
         handler: answered.place as u32,
+        addresses: block.arranger.as_ref().and_then(|arranger| arranger.prepare(exchange.reply)),
         asks_block: block.arranger.is_some() || block.tracer.is_some(),
         is_observed: false,
     };

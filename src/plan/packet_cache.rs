@@ -7,6 +7,7 @@
 //! does. benches/README.md has what that gives.
 
 use crate::chain::{HitCounters, HitObserver, Peer, Transport};
+use crate::message::AddressRun;
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use std::hash::{BuildHasher, Hasher};
@@ -88,6 +89,8 @@ pub(super) struct HitCounting {
     pub site: u32,
     /// Who answered: the handler's index in the block's chain.
     pub handler: u32,
+    /// Where the block's arranger finds what it puts into order; `None` if it is to look for it, or there is none.
+    pub addresses: Option<AddressRun>,
     /// The block has an arranger or a tracer.
     pub asks_block: bool,
     /// There are [`HitCounting::hit_observers`] or [`HitCounting::observers`].

@@ -23,7 +23,7 @@ use crate::watchdog::control::Message;
 use rustix::fs::fcntl_get_seals;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -178,7 +178,10 @@ impl FileClient {
     fn snapshot(&self, ask: &FileRequest) -> io::Result<HostSnapshot> {
         match self.ask(ask, None)? {
             (FileReply::Record, Some(snapshot)) => {
-                Ok(serde_json::from_reader(io::BufReader::new(File::from(snapshot)))?)
+                // Not `from_reader`, which takes each octet of a hosts file by itself.
+                let mut octets = Vec::new();
+                File::from(snapshot).read_to_end(&mut octets)?;
+                Ok(serde_json::from_slice(&octets)?)
             }
             (reply, _) => Err(unexpected(reply)),
         }

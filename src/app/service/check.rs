@@ -32,7 +32,8 @@ impl Service {
         }
         self.is_check_requested = std::mem::take(&mut self.is_reload_requested);
         let (files, reads) = (self.files.clone(), self.is_check_requested || self.plan.reload.is_some());
-        if let Err(error) = self.checking.begin(move || files.check(reads)) {
+        let known = (!self.is_check_requested).then(|| self.changes.seen());
+        if let Err(error) = self.checking.begin(move || files.check(reads, known)) {
             self.on_unreadable(&error);
         }
     }

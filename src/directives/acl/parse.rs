@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_is_told_with_its_place_and_the_right_form() {
-        for (text, place, told) in [
+        for (text, place, expected) in [
             ("acl {\n blok net *\n}", "3:2", "did you mean `block`?"),
             ("acl {\n block A\n}", "3:8", "`A` where `type` or `net`"),
             ("acl {\n block type\n}", "3:8", "nothing stands after `type`"),
@@ -174,7 +174,7 @@ mod tests {
             ("acl a..b {\n block\n}", "2:5", "a..b"),
         ] {
             let said = configure(parse, text).1;
-            assert!(said.contains(&format!("Corefile:{place}: error")) && said.contains(told), "{text}: {said}");
+            assert!(said.contains(&format!("Corefile:{place}: error")) && said.contains(expected), "{text}: {said}");
         }
     }
 }

@@ -115,7 +115,7 @@ struct KindGauges {
     entries: Gauge,
     octets: Gauge,
     /// This store's part of the two.
-    told: Mutex<(f64, f64)>,
+    published: Mutex<(f64, f64)>,
 }
 
 impl<T: Payload> Gauges<T> {
@@ -137,7 +137,7 @@ impl<T: Payload> Gauges<T> {
                 "nodelocaldns_cache_bytes",
                 "Memory that the answers in the cache take, in bytes.",
             ),
-            told: Mutex::default(),
+            published: Mutex::default(),
         };
         let series = servers.iter().flat_map(|server| Kind::ALL.map(|kind| series(server.as_str(), kind))).collect();
         Self { store, series }
@@ -153,10 +153,10 @@ impl<T: Payload> Gauges<T> {
 
 impl KindGauges {
     fn tell(&self, entries: f64, octets: f64) {
-        let mut told = self.told.lock();
-        self.entries.add(entries - told.0);
-        self.octets.add(octets - told.1);
-        *told = (entries, octets);
+        let mut published = self.published.lock();
+        self.entries.add(entries - published.0);
+        self.octets.add(octets - published.1);
+        *published = (entries, octets);
     }
 }
 

@@ -25,12 +25,12 @@ pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
     let default_version = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION"));
     let authors: BTreeSet<&str> =
         if authors.is_empty() { [env!("CARGO_PKG_NAME")].into() } else { authors.iter().copied().collect() };
-    let told = Chaos {
+    let chaos = Chaos {
         version: [text(version.unwrap_or(default_version))].into(),
         host: [text(&host_name())].into(),
         authors: authors.into_iter().map(text).collect(),
     };
-    block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(told) });
+    block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(chaos) });
 }
 
 /// The data of a TXT record of one string; what is too long is cut.
@@ -101,7 +101,7 @@ mod tests {
         Question::from_wire(wire)
     }
 
-    async fn told(text: &str, name: &str) -> Vec<String> {
+    async fn texts(text: &str, name: &str) -> Vec<String> {
         let handler = build(&configure(parse, text).0, &process()).handler.unwrap();
         let question = question(name, RecordType::TXT, 3);
         let answer = question.ask(&handler).await.unwrap();
@@ -117,15 +117,15 @@ mod tests {
     #[tokio::test]
     async fn version_host_and_authors_are_told() {
         let text = "chaos v1 Zoe \"Ann B\" Zoe";
-        assert_eq!(told(text, "VERSION.bind.").await, ["v1"]);
-        assert_eq!(told(text, "version.server.").await, ["v1"]);
-        assert_eq!(told(text, "authors.bind.").await, ["Ann B", "Zoe"]);
+        assert_eq!(texts(text, "VERSION.bind.").await, ["v1"]);
+        assert_eq!(texts(text, "version.server.").await, ["v1"]);
+        assert_eq!(texts(text, "authors.bind.").await, ["Ann B", "Zoe"]);
         for name in ["hostname.bind.", "id.server."] {
-            assert_eq!(told(text, name).await, [host_name()]);
+            assert_eq!(texts(text, name).await, [host_name()]);
         }
-        assert_eq!(told(text, "other.bind.").await, [""; 0]);
-        assert!(told("chaos", "version.bind.").await[0].starts_with("nodelocaldns-"));
-        assert_eq!(told(&format!("chaos {}", "x".repeat(300)), "version.bind.").await, ["x".repeat(255)]);
+        assert_eq!(texts(text, "other.bind.").await, [""; 0]);
+        assert!(texts("chaos", "version.bind.").await[0].starts_with("nodelocaldns-"));
+        assert_eq!(texts(&format!("chaos {}", "x".repeat(300)), "version.bind.").await, ["x".repeat(255)]);
     }
 
     #[test]

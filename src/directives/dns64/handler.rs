@@ -6,14 +6,13 @@ use crate::chain::{
     PacketAnswer, Request,
 };
 use crate::message::{
-    Class, Edit, LowerName, Query, Rcode, RecordType, ReplyOptions, Response, Section, WireError, absence_ttl,
+    Class, Edit, LowerName, Query, Rcode, RecordType, ReplyOptions, Response, Section, TtlRule, WireError, absence_ttl,
     edit_reply, has_answer,
 };
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use hickory_proto::ProtoError;
 use hickory_proto::rr::{RData, RecordType as HickoryType, rdata::AAAA};
-use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Seconds that a synthesized address is valid at most where no SOA record says how long its absence is (section
@@ -61,14 +60,14 @@ impl Dns64 {
         if let Some(counter) = self.translated.get(request.server) {
             counter.increment();
         }
-        let made = match of_v4.rcode() {
+        let synthesized = match of_v4.rcode() {
             // That the name has no IPv4 address does not say that it is not there.
             Rcode::NOERROR | Rcode::NXDOMAIN => self.synthesize(&of_v6.response, &of_v4),
             failed => Ok(Response::empty(request.query, request.wire, failed)),
         };
         let failed =
             |error| Failure::servfail(KEYWORD, format!("the answer with IPv6 addresses cannot be composed: {error}"));
-        made.map(|response| Answer { response, from: KEYWORD }).map_err(failed)
+        synthesized.map(|response| Answer { response, from: KEYWORD }).map_err(failed)
     }
 
     /// Asks the rest of the chain for the IPv4 addresses, and makes of its reply the one with IPv6 addresses, valid for
@@ -80,12 +79,13 @@ impl Dns64 {
         rest: FastRest<'_>,
         reply: &mut Vec<u8>,
     ) -> (FastPath, usize) {
-        if request.wire.len() > QUICK_LENGTH {
-            return (FastPath::Slow, rest.place());
-        }
         let start = reply.len();
-        let (wire, query) = for_v4_fast(request);
-        let (said, place) = rest.run(&Request { wire: &wire, query: &query, ..*request }, reply);
+        let mut octets = [0; QUICK_LENGTH];
+        let Some(wire) = octets.get_mut(..request.wire.len()) else { return (FastPath::Slow, rest.place()) };
+        wire.copy_from_slice(request.wire);
+        let mut query = request.query.clone();
+        ask_for_v4(&mut query, wire);
+        let (said, place) = rest.run(&Request { wire, query: &query, ..*request }, reply);
         let FastPath::Answered(after) = said else {
             let is_whole = matches!(said, FastPath::Silent | FastPath::SlowAndRefresh);
             return (if is_whole { said } else { FastPath::Slow }, place);
@@ -100,10 +100,8 @@ impl Dns64 {
             request.query.write_empty(request.wire, failed, request.udp_size(), &ReplyOptions::default(), reply);
             return (said, place);
         }
-        let mut synthesis = Synthesis { config: &self.config, longest };
-        if edit_reply((request.query, request.wire), &query.name, &mut synthesis, request.limit(), reply, start)
-            .is_err()
-        {
+        let synthesis = Synthesis { config: &self.config, longest };
+        if edit_reply((request.query, request.wire), &query.name, &synthesis, request.limit(), reply, start).is_err() {
             reply.truncate(start);
             return (if after == After::Refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place);
         }
@@ -114,6 +112,37 @@ impl Dns64 {
             [*high, *low] = flags.to_be_bytes();
         }
         (said, place)
+    }
+
+    /// [`Dns64::synthesize_fast`] once the question for IPv6 addresses was answered with none: what is to follow that
+    /// answer, and whose it is.
+    fn translate_fast(
+        &self,
+        request: &Request<'_>,
+        (of_v6, v6_place): (After, usize),
+        longest: u32,
+        rest: FastRest<'_>,
+        reply: &mut Vec<u8>,
+    ) -> (FastPath, usize) {
+        let shown = rest.show(request, RecordType::A, &mut |of_v4, ttl| {
+            let shape = request.reply(TtlRule::Set(ttl.min(longest)));
+            let map = |address: [u8; 4]| self.config.prefix.map(address.into()).octets();
+            of_v4.write_translated((request.query, request.wire), shape, cleared(true), map, reply)
+        });
+        let (said, v4_place) = match shown {
+            Some(of_v4) => (FastPath::Answered(of_v4), rest.place()),
+            None => self.synthesize_fast(request, longest, rest, reply),
+        };
+        match said {
+            FastPath::Answered(of_v4) => {
+                if let Some(counter) = self.translated.get(request.server) {
+                    counter.increment();
+                }
+                (FastPath::Answered(after_both([(of_v6, v6_place), (of_v4, v4_place)])), rest.place() - 1)
+            }
+            FastPath::Slow => (slow_after(of_v6), v4_place),
+            said => (said, v4_place),
+        }
     }
 
     fn synthesize(&self, of_v6: &Response, of_v4: &Response) -> Result<Response, SynthesisError> {
@@ -164,10 +193,14 @@ struct Synthesis<'a> {
 }
 
 impl Edit for Synthesis<'_> {
-    fn owner(&mut self, _name: &LowerName) -> Option<LowerName> {
+    fn owner(&self, _name: &LowerName) -> Option<LowerName> {
         None
     }
-    fn value(&mut self, _name: &LowerName) -> Option<LowerName> {
+    fn restores(&self, _asked: &LowerName, _client: &LowerName) -> bool {
+        // The other question is for the same name.
+        true
+    }
+    fn value(&self, _name: &LowerName) -> Option<LowerName> {
         None
     }
     fn ttl(&self, seconds: u32) -> u32 {
@@ -183,15 +216,20 @@ impl Edit for Synthesis<'_> {
 
 /// Who gave the two replies that one is made of, in 32 bits. `None` if that is not enough.
 fn note_of([v6, v4]: [PacketAnswer; 2]) -> Option<u32> {
-    let octets = [v6.place as u32, v6.note, v4.place as u32, v4.note].map(|number| u8::try_from(number).ok());
-    let [Some(v6_place), Some(v6_note), Some(v4_place), Some(v4_note)] = octets else { return None };
-    Some(u32::from_be_bytes([v6_place, v6_note, v4_place, v4_note]))
+    let numbers = [v6.place as u32, v6.note, v4.place as u32, v4.note];
+    let fits = numbers.into_iter().fold(0, |all, number| all | number) <= u8::MAX.into();
+    fits.then(|| u32::from_be_bytes(numbers.map(|number| number as u8)))
 }
 
 fn answers_of(note: u32) -> [PacketAnswer; 2] {
     let [v6_place, v6_note, v4_place, v4_note] = note.to_be_bytes();
     let answer = |place: u8, note: u8| PacketAnswer { place: place.into(), note: note.into() };
     [answer(v6_place, v6_note), answer(v4_place, v4_note)]
+}
+
+/// The slow path makes the answer; what the cache wanted to be refreshed is refreshed all the same.
+fn slow_after(of_v6: After) -> FastPath {
+    if of_v6 == After::Refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }
 }
 
 /// What follows a reply that is made of two.
@@ -215,26 +253,19 @@ enum SynthesisError {
     Write(#[from] WireError),
 }
 
-/// The same without the heap, for a query that is not longer than that. Always inlined: a query is large to be handed
-/// back.
-#[inline(always)]
-fn for_v4_fast(request: &Request<'_>) -> (SmallVec<[u8; QUICK_LENGTH]>, Query) {
-    let mut wire = SmallVec::from_slice(request.wire);
-    let end = usize::from(request.query.question_end);
+/// Makes of a query, whose octets are `wire`, the one for the IPv4 addresses of the same name.
+#[inline]
+fn ask_for_v4(query: &mut Query, wire: &mut [u8]) {
+    query.qtype = RecordType::A;
+    let end = usize::from(query.question_end);
     if let Some(place) = wire.get_mut(end - 4..end - 2) {
         place.copy_from_slice(&RecordType::A.0.to_be_bytes());
     }
-    (wire, Query { qtype: RecordType::A, ..request.query.clone() })
 }
 
-/// The question for the IPv4 addresses of the same name.
 fn for_v4(request: &Request<'_>) -> OwnedRequest {
     let mut asked = request.to_owned();
-    asked.query.qtype = RecordType::A;
-    let end = usize::from(asked.query.question_end);
-    if let Some(place) = asked.wire.get_mut(end - 4..end - 2) {
-        place.copy_from_slice(&RecordType::A.0.to_be_bytes());
-    }
+    ask_for_v4(&mut asked.query, &mut asked.wire);
     asked
 }
 
@@ -248,6 +279,17 @@ impl Handler for Dns64 {
     }
 
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+        let mut longest = LONGEST_TTL_WITHOUT_SOA;
+        let absent = rest.show(request, RecordType::AAAA, &mut |of_v6, ttl| {
+            let absence = of_v6.absence();
+            if absence == Some(true) {
+                longest = ttl;
+            }
+            absence.is_some()
+        });
+        if let Some(of_v6) = absent {
+            return self.translate_fast(request, (of_v6, rest.place()), longest, rest, reply);
+        }
         let start = reply.len();
         let (said, v6_place) = rest.run(request, reply);
         let FastPath::Answered(of_v6) = said else { return (said, v6_place) };
@@ -259,20 +301,9 @@ impl Handler for Dns64 {
         let longest = absence_ttl(written).map(|ttl| ttl.unwrap_or(LONGEST_TTL_WITHOUT_SOA));
         let longest = longest.ok().filter(|_| !has_flag(written, TRUNCATED));
         reply.truncate(start);
-        let (said, v4_place) = match longest {
-            Some(longest) => self.synthesize_fast(request, longest, rest, reply),
-            None => (FastPath::Slow, v6_place),
-        };
-        match said {
-            FastPath::Answered(of_v4) => {
-                if let Some(counter) = self.translated.get(request.server) {
-                    counter.increment();
-                }
-                (FastPath::Answered(after_both([(of_v6, v6_place), (of_v4, v4_place)])), rest.place() - 1)
-            }
-            // The slow path makes the answer; what the cache wanted to be refreshed is refreshed all the same.
-            FastPath::Slow if of_v6 == After::Refresh => (FastPath::SlowAndRefresh, v4_place),
-            said => (said, v4_place),
+        match longest {
+            Some(longest) => self.translate_fast(request, (of_v6, v6_place), longest, rest, reply),
+            None => (slow_after(of_v6), v6_place),
         }
     }
 
@@ -288,8 +319,7 @@ impl Handler for Dns64 {
         }
         let [v6, v4] = answers_of(answered.note);
         rest.hit_counters(request, v6, counters);
-        let (wire, query) = for_v4_fast(request);
-        rest.hit_counters(&Request { wire: &wire, query: &query, ..*request }, v4, counters);
+        rest.hit_counters(&for_v4(request).borrow(), v4, counters);
         counters.extend(self.translated.get(request.server).map(|counter| counter.clone() as Arc<dyn HitCounter>));
     }
 

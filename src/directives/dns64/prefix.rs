@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// A prefix of 32, 40, 48, 56, 64, 72, 80, 88 or 96 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Prefix {
+    /// Zero beyond its length.
     octets: [u8; 16],
     /// Octets of it.
     length: usize,
@@ -50,12 +51,16 @@ impl Prefix {
 
     /// The address that stands for an IPv4 one.
     pub(super) fn map(&self, address: Ipv4Addr) -> Ipv6Addr {
-        let mut octets = [0; 16];
-        octets[..self.length].copy_from_slice(&self.octets[..self.length]);
-        // A prefix longer than 64 bits covers the reserved octet itself.
-        let places = (self.length..16).filter(|place| *place != RESERVED);
-        for (place, octet) in places.zip(address.octets()) {
-            octets[place] = octet;
+        let mut octets = self.octets;
+        match octets.get_mut(self.length..).map(<&mut [u8; 4]>::try_from) {
+            Some(Ok(last)) => *last = address.octets(),
+            // A prefix longer than 64 bits covers the reserved octet itself.
+            _ => {
+                let places = (self.length..16).filter(|place| *place != RESERVED);
+                for (place, octet) in places.zip(address.octets()) {
+                    octets[place] = octet;
+                }
+            }
         }
         octets.into()
     }

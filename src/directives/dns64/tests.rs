@@ -3,7 +3,7 @@ use crate::chain::testing::{Question, build, configure, process, responder};
 use crate::chain::{
     After, Answer, Chain, FastPath, Handler, HitCounter, Next, Outcome, PacketAnswer, ProcessContext, Request,
 };
-use crate::message::{Rcode, RecordType, Response, Section, TtlRule};
+use crate::message::{Query, Rcode, RecordType, Response, Section, TtlRule};
 use futures_util::future::BoxFuture;
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RData, Record, rdata};
@@ -102,6 +102,8 @@ async fn addresses_are_made_for_names_that_have_but_ipv4_ones() {
 struct Quick {
     /// What follows its replies, to questions for AAAA and for A; `None`: it has none on the fast path.
     after: [Option<After>; 2],
+    /// It shows its answers.
+    shows: bool,
     /// What it was asked to count.
     counted: Mutex<Vec<(RecordType, u32)>>,
 }
@@ -118,6 +120,18 @@ impl Handler for Quick {
         let Some(after) = self.after[usize::from(request.query.qtype == RecordType::A)] else { return FastPath::Slow };
         answer(request).write(request.query, request.wire, request.reply(TtlRule::Keep), reply);
         FastPath::Answered(after)
+    }
+    fn show_fast(
+        &self,
+        request: &Request<'_>,
+        qtype: RecordType,
+        take: &mut dyn FnMut(&Response, u32) -> bool,
+    ) -> Option<After> {
+        let after = self.after[usize::from(qtype == RecordType::A)].filter(|_| self.shows)?;
+        let query = Query { qtype, ..request.query.clone() };
+        let answer = answer(&Request { query: &query, ..*request });
+        let ttl = answer.records().next().map_or(0, |record| record.ttl);
+        take(&answer, ttl).then_some(after)
     }
     fn hit_counter(&self, request: &Request<'_>, note: u32) -> Option<Arc<dyn HitCounter>> {
         self.counted.lock().push((request.query.qtype, note));
@@ -137,8 +151,10 @@ fn chain(text: &str, upstream: Arc<Quick>, process: &ProcessContext) -> Arc<Chai
 #[tokio::test]
 async fn the_fast_path_makes_the_same_answers() {
     for text in ["dns64", "dns64 2001:db8:64::/96 {\n translate_all\n}"] {
-        let chain = chain(text, Arc::new(quick(After::Nothing, Some(After::Nothing))), &process());
-        for name in ["v4", "both", "gone", "none", "half", "bare", "fail"] {
+        let names = ["v4", "both", "gone", "none", "half", "bare", "fail"];
+        for (shows, name) in [false, true].into_iter().flat_map(|shows| names.map(|name| (shows, name))) {
+            let upstream = Quick { shows, ..quick(After::Nothing, Some(After::Nothing)) };
+            let chain = chain(text, Arc::new(upstream), &process());
             for opt in [&[][..], &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]] {
                 let mut wire = question(&format!("{name}.example."), RecordType::AAAA, true).wire;
                 wire[11] = u8::from(!opt.is_empty());
@@ -161,10 +177,14 @@ fn what_follows_an_answer_is_what_follows_both_that_it_is_made_of() {
     let packet = |millis, note| After::CachePacket { millis, note };
     let said = |v6, v4| {
         let question = question("v4.example.", RecordType::AAAA, true);
-        let mut written = b"before".to_vec();
-        let (said, _) =
-            chain("dns64", Arc::new(quick(v6, v4)), &process()).serve_fast(&question.request(), &mut written);
-        (said, written.len() > 6)
+        let ask = |shows| {
+            let mut written = b"before".to_vec();
+            let upstream = Arc::new(Quick { shows, ..quick(v6, v4) });
+            let (said, _) = chain("dns64", upstream, &process()).serve_fast(&question.request(), &mut written);
+            (said, written.len() > 6)
+        };
+        assert_eq!(ask(false), ask(true), "{v6:?} {v4:?}");
+        ask(true)
     };
     for (v6, v4, expected) in [
         (After::Nothing, packet(9, 0), After::Nothing),

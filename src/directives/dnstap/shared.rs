@@ -83,19 +83,19 @@ pub(super) struct Shared {
 /// Tells of an endpoint's troubles, each kind once in [`TELL_INTERVAL`] at most.
 pub(super) struct Troubles<'a> {
     shared: &'a Shared,
-    told_failure: Option<Instant>,
-    told_drops: Option<Instant>,
+    last_failure_warning: Option<Instant>,
+    last_drops_warning: Option<Instant>,
 }
 
 impl<'a> Troubles<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
-        Self { shared, told_failure: None, told_drops: None }
+        Self { shared, last_failure_warning: None, last_drops_warning: None }
     }
 
     /// There is no reader, or no longer.
     pub(super) fn failed(&mut self, why: &dyn std::fmt::Display) {
         let text = &self.shared.config.text;
-        if is_due(&mut self.told_failure) {
+        if is_due(&mut self.last_failure_warning) {
             tracing::warn!("plugin/dnstap: {text}: {why}; it is tried again");
         } else {
             tracing::debug!("plugin/dnstap: {text}: {why}");
@@ -104,20 +104,20 @@ impl<'a> Troubles<'a> {
 
     /// All is well.
     pub(super) fn connected(&mut self) {
-        if self.told_failure.take().is_some() {
+        if self.last_failure_warning.take().is_some() {
             tracing::info!("plugin/dnstap: {} has a reader again", self.shared.config.text);
         }
     }
 
     /// Tells of messages that were dropped, if there were some.
     pub(super) fn tell_drops(&mut self) {
-        if self.told_drops.is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
+        if self.last_drops_warning.is_some_and(|last| last.elapsed() < TELL_INTERVAL) {
             return;
         }
         match self.shared.queue.take_untold() {
             0 => {}
             dropped => {
-                self.told_drops = Some(Instant::now());
+                self.last_drops_warning = Some(Instant::now());
                 let text = &self.shared.config.text;
                 tracing::warn!(
                     "plugin/dnstap: {text}: {dropped} messages were dropped since nobody reads them in time"
@@ -127,10 +127,10 @@ impl<'a> Troubles<'a> {
     }
 }
 
-fn is_due(told: &mut Option<Instant>) -> bool {
-    let is_due = told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL);
+fn is_due(last_warning: &mut Option<Instant>) -> bool {
+    let is_due = last_warning.is_none_or(|last| last.elapsed() >= TELL_INTERVAL);
     if is_due {
-        *told = Some(Instant::now());
+        *last_warning = Some(Instant::now());
     }
     is_due
 }

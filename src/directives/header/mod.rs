@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_place_and_what_has_no_effect_is_a_warning() {
-        for (text, place, told) in [
+        for (text, place, expected) in [
             ("header", "2:1: error", "without a rule"),
             ("header {\n request set ra\n}", "3:2: error", "`request`"),
             ("header {\n response\n}", "3:2: error", "without an action"),
@@ -188,7 +188,7 @@ mod tests {
             ("header {\n response clear rd\n}", "3:17: warning", "repeats the client's RD"),
         ] {
             let said = configure(parse, text).1;
-            assert!(said.contains(&format!("Corefile:{place}")) && said.contains(told), "{text}: {said}");
+            assert!(said.contains(&format!("Corefile:{place}")) && said.contains(expected), "{text}: {said}");
             assert!(said.contains("help:"), "{said}");
         }
     }

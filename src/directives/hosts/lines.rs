@@ -23,10 +23,10 @@ pub(super) struct BadLines {
 }
 
 impl BadLines {
-    const TOLD: usize = 5;
+    const SHOWN: usize = 5;
 
     fn push(&mut self, line: usize, error: HostsLineError) {
-        if self.count < Self::TOLD {
+        if self.count < Self::SHOWN {
             self.first.push((line, error));
         }
         self.count += 1;
@@ -41,7 +41,7 @@ impl BadLines {
     }
 
     /// In one line; `None` if there are none.
-    pub(super) fn told(&self) -> Option<String> {
+    pub(super) fn summary(&self) -> Option<String> {
         let first: Vec<String> = self.first.iter().map(|(line, error)| format!("line {line}: {error}")).collect();
         let more = match self.count - first.len() {
             0 => String::new(),
@@ -60,12 +60,19 @@ pub(super) fn address(text: &str) -> Result<IpAddr, HostsLineError> {
 
 /// A name as hosts files write it: absolute also without a final dot.
 pub(super) fn name(text: &str) -> Result<LowerName, HostsLineError> {
-    Name::parse(text).map(|name| name.to_lower()).map_err(|_| HostsLineError::Name(shown(text)))
+    let mut name = Name::root().to_lower();
+    read_name(text, &mut name).map(|()| name)
+}
+
+/// [`name`] in the place of another: a name is large to be handed on.
+fn read_name(text: &str, place: &mut LowerName) -> Result<(), HostsLineError> {
+    place.set_text(text).map_err(|_| HostsLineError::Name(shown(text)))
 }
 
 /// Reads a file; `each` takes an address and a name.
-pub(super) fn read(text: &str, mut each: impl FnMut(IpAddr, LowerName)) -> BadLines {
+pub(super) fn read(text: &str, mut each: impl FnMut(IpAddr, &LowerName)) -> BadLines {
     let (mut bad, mut has_good) = (BadLines::default(), false);
+    let mut name = Name::root().to_lower();
     for (number, line) in (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).lines()) {
         let (line, _) = line.split_once('#').unwrap_or((line, ""));
         let mut words = line.split_whitespace();
@@ -80,10 +87,10 @@ pub(super) fn read(text: &str, mut each: impl FnMut(IpAddr, LowerName)) -> BadLi
         let mut has_name = false;
         for word in words {
             has_name = true;
-            match name(word) {
-                Ok(name) => {
+            match read_name(word, &mut name) {
+                Ok(()) => {
                     has_good = true;
-                    each(address, name);
+                    each(address, &name);
                 }
                 Err(error) => bad.push(number, error),
             }
@@ -115,7 +122,7 @@ mod tests {
     fn entries(text: &str) -> (Vec<String>, Option<String>) {
         let mut entries = Vec::new();
         let bad = read(text, |address, name| entries.push(format!("{address} {name}")));
-        (entries, bad.told())
+        (entries, bad.summary())
     }
 
     #[test]

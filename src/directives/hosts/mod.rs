@@ -74,7 +74,7 @@ impl Configured for HostsConfig {
                 files: context.process.data_files.clone(),
                 changed: Arc::new(move |file| {
                     let (read, bad) = Table::new(&file.text, &rules);
-                    if let Some(bad) = bad.told() {
+                    if let Some(bad) = bad.summary() {
                         tracing::warn!(
                             "hosts: {hostsfile} has lines that are no entries: {bad}; the others are served"
                         );

@@ -51,7 +51,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     let HostsOptions { origins, has_reverse, inline, ttl, reload, falls_through, other_types } = options;
     let rules = EntryRules { origins, has_reverse, inline: inline.into() };
     let (table, bad) = Table::new(read.as_ref().map_or("", |read| &read.text), &rules);
-    if let Some(bad) = bad.told() {
+    if let Some(bad) = bad.summary() {
         let message = format!("{} has lines that are no entries: {bad}", path.display());
         context
             .diagnostics

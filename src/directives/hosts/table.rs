@@ -2,8 +2,9 @@
 
 use super::lines::{self, BadLines};
 use crate::message::LowerName;
+use hashbrown::hash_map::EntryRef;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
-use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -39,46 +40,51 @@ pub(super) struct Table {
 
 const WILDCARD: &[u8] = b"\x01*";
 
+/// Addresses of a name, and of its family, that are compared one by one; few names have more.
+const FEW: usize = 8;
+
+/// Those of the others, by name.
+type KnownAddresses = HashSet<(IpAddr, Arc<[u8]>), Hasher>;
+
 impl Table {
     /// The entries of a file with this text and of the Corefile, and what is wrong with the file.
     pub(super) fn new(text: &str, rules: &EntryRules) -> (Self, BadLines) {
         let mut table = Self::default();
-        let mut known = HashSet::with_hasher(Hasher::default());
-        let bad = lines::read(text, |address, name| table.add(address, &name, rules, &mut known));
+        let mut known = KnownAddresses::default();
+        let bad = lines::read(text, |address, name| table.add(address, name, rules, &mut known));
         for (address, name) in rules.inline.iter() {
             table.add(*address, name, rules, &mut known);
         }
         (table, bad)
     }
 
-    fn add(
-        &mut self,
-        address: IpAddr,
-        name: &LowerName,
-        rules: &EntryRules,
-        known: &mut HashSet<(IpAddr, Arc<[u8]>), Hasher>,
-    ) {
+    fn add(&mut self, address: IpAddr, name: &LowerName, rules: &EntryRules, known: &mut KnownAddresses) {
         if !rules.origins.iter().any(|origin| name.is_within(origin.as_wire())) {
             return;
         }
         let is_wildcard = name.as_wire().starts_with(WILDCARD);
         let has_reverse = rules.has_reverse && !is_wildcard;
         self.entries += 1 + usize::from(has_reverse);
-        let name: Arc<[u8]> = match self.names.get_key_value(name.as_wire()) {
-            Some((name, _)) => name.clone(),
-            None => name.as_wire().into(),
+        // Hashed once, for a file may have half a million lines.
+        let mut entry = match self.names.entry_ref(name.as_wire()) {
+            EntryRef::Occupied(entry) => entry,
+            EntryRef::Vacant(entry) => entry.insert_entry_with_key(name.as_wire().into(), Addresses::default()),
         };
-        if !known.insert((address, name.clone())) {
-            return;
+        let name = entry.key().clone();
+        let addresses = entry.get_mut();
+        let mut is_new_among_many = || known.insert((address, name.clone()));
+        match address {
+            IpAddr::V4(v4) if is_new(&addresses.v4, &v4.octets(), &mut is_new_among_many) => {
+                addresses.v4.push(v4.octets());
+            }
+            IpAddr::V6(v6) if is_new(&addresses.v6, &v6.octets(), &mut is_new_among_many) => {
+                addresses.v6.push(v6.octets());
+            }
+            _ => return,
         }
         self.has_wildcards |= is_wildcard;
         if has_reverse {
-            self.by_address.entry(address).or_default().push(name.clone());
-        }
-        let addresses = self.names.entry(name).or_default();
-        match address {
-            IpAddr::V4(address) => addresses.v4.push(address.octets()),
-            IpAddr::V6(address) => addresses.v6.push(address.octets()),
+            self.by_address.entry(address).or_default().push(name);
         }
     }
 
@@ -126,6 +132,13 @@ impl Table {
         let names = address_of(name).and_then(|address| self.by_address.get(&address));
         names.map(Vec::as_slice).unwrap_or_default()
     }
+}
+
+/// Whether an address is not in a list yet. Of those beyond the first few `among_many` tells, so that each costs the same
+/// however many there are.
+fn is_new<A: PartialEq>(list: &[A], address: &A, among_many: impl FnOnce() -> bool) -> bool {
+    let (first, _) = list.split_at(list.len().min(FEW));
+    !first.contains(address) && (list.len() < FEW || among_many())
 }
 
 /// The address that a name of `in-addr.arpa.` or `ip6.arpa.` is for; `None` for one above those of addresses.
@@ -245,8 +258,12 @@ mod tests {
             let address = Ipv4Addr::from(number);
             _ = writeln!(text, "{address} one.example\n0.0.0.0 n{number}.example\n0.0.0.0 n{number}.example");
         }
+        for number in 0..20_000_u32 {
+            _ = writeln!(text, "{} one.example", Ipv4Addr::from(number));
+        }
         let table = table(&text);
-        assert_eq!(table.v4(&lower("one.example.")).len(), 20_000);
+        let v4: Vec<u32> = table.v4(&lower("one.example.")).iter().map(|octets| u32::from_be_bytes(*octets)).collect();
+        assert_eq!(v4, (0..20_000).collect::<Vec<_>>(), "each is there once, in the order of the lines");
         assert_eq!(reverse(&table, "0.0.0.0.in-addr.arpa.").len(), 20_001);
     }
 }

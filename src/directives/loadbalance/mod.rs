@@ -10,7 +10,7 @@ pub use parse::parse;
 
 use crate::chain::{Arranger, BuildContext, BuildError, Built, Configured, DataFilePoll};
 use crate::corefile::FileStamp;
-use crate::message::{AddressSet, RecordType, arrange_addresses, question_type_of};
+use crate::message::{AddressRun, AddressSet, RecordType, arrange_addresses, question_type_of};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use std::path::PathBuf;
@@ -127,18 +127,34 @@ fn shuffle(set: &mut AddressSet<'_>) {
     }
 }
 
+/// Whether replies to a question of this type are put into order by weights.
+fn is_weighted(asked: Option<RecordType>) -> bool {
+    matches!(asked, Some(RecordType::A | RecordType::AAAA | RecordType::SRV))
+}
+
 impl Arranger for LoadBalance {
     fn arrange(&self, reply: &mut Vec<u8>, start: usize) {
         let below = match self.policy {
             BalancePolicy::RoundRobin => Some((|count| fastrand::usize(..count)) as fn(usize) -> usize),
             BalancePolicy::Weighted(_) => {
                 let asked = reply.get(start..).and_then(question_type_of);
-                if !matches!(asked, Some(RecordType::A | RecordType::AAAA | RecordType::SRV)) {
+                if !is_weighted(asked) {
                     return;
                 }
                 None
             }
         };
         arrange_addresses(reply, start, below, &mut |set| self.order(set));
+    }
+
+    fn prepare(&self, reply: &[u8]) -> Option<AddressRun> {
+        match self.policy {
+            BalancePolicy::Weighted(_) if !is_weighted(question_type_of(reply)) => None,
+            _ => AddressRun::of(reply),
+        }
+    }
+
+    fn arrange_copy(&self, reply: &mut [u8], addresses: AddressRun) {
+        addresses.arrange(reply, |set| self.order(set));
     }
 }

@@ -44,9 +44,14 @@ fn orders(arranger: &dyn Arranger, qtype: RecordType) -> BTreeMap<Vec<u8>, usize
     let records: Vec<(u16, &[u8])> = addresses.iter().map(|address| (1, &address[..])).collect();
     sample.answer(0x8180, crate::message::Rcode::NOERROR, &records, &[]);
     let mut orders = BTreeMap::new();
-    for _ in 0..1000 {
+    let prepared = arranger.prepare(&sample.reply);
+    for index in 0..1000 {
         let mut reply = sample.reply.clone();
-        arranger.arrange(&mut reply, 0);
+        // Half of them as copies of one, as the packet cache gives them.
+        match prepared.filter(|_| index % 2 == 0) {
+            Some(addresses) => arranger.arrange_copy(&mut reply, addresses),
+            None => arranger.arrange(&mut reply, 0),
+        }
         let first = reply.len() - 3 * 16;
         *orders.entry((0..3).map(|index| reply[first + 16 * index + 15]).collect()).or_insert(0) += 1;
     }
@@ -83,6 +88,10 @@ fn the_heaviest_comes_first_most_often_where_addresses_are_asked_for() {
     // 800 are to be expected, and 730 or 870 are more than five standard deviations off.
     assert!((730..870).contains(&first(RecordType::A, 1)), "{:?}", orders(&*arranger, RecordType::A));
     assert_eq!(first(RecordType::MX, 1), 1000, "others stay as they are");
+    let mut sample = Sample::new("multi.example.", RecordType::MX);
+    let addresses = [(1, &[192, 0, 2, 1][..]), (1, &[192, 0, 2, 2][..])];
+    sample.answer(0x8180, crate::message::Rcode::NOERROR, &addresses, &[]);
+    assert_eq!(arranger.prepare(&sample.reply), None, "nor are they in copies");
 }
 
 #[test]

@@ -72,11 +72,12 @@ fn read_tls(line: &OptionLine, context: &mut ParseContext<'_>) -> Option<WebConf
             Some(config)
         }
         Err(error) => {
-            let told = match error.is_absence() {
+            let diagnostic = match error.is_absence() {
                 true => diagnostics.absent_file(file.span, error.to_string()),
                 false => diagnostics.error(file.span, error.to_string()),
             };
-            told.help("the file is a web configuration of Prometheus' exporter-toolkit, with `tls_server_config`");
+            diagnostic
+                .help("the file is a web configuration of Prometheus' exporter-toolkit, with `tls_server_config`");
             None
         }
     }

@@ -65,6 +65,10 @@ impl ChangeDetector {
     pub(crate) fn new(served: Fingerprint) -> Self {
         Self { seen: served }
     }
+    /// What was last shown.
+    pub(crate) fn seen(&self) -> Fingerprint {
+        self.seen
+    }
     /// True if this differs from what was last shown.
     pub(crate) fn is_changed(&mut self, now: Fingerprint) -> bool {
         std::mem::replace(&mut self.seen, now) != now

@@ -52,9 +52,10 @@ struct Rewrite {
 
 /// Octets of a rewritten query that are kept on the stack; with longer ones the slow path is taken.
 const QUICK_LENGTH: usize = 320;
+const USUAL_LENGTH: usize = 128;
 
 impl Rewrite {
-    async fn answer(&self, request: Request<'_>, mut change: Box<RewrittenRequest<'_>>, next: Next<'_>) -> Outcome {
+    async fn answer(&self, request: Request<'_>, change: Box<RewrittenRequest<'_>>, next: Next<'_>) -> Outcome {
         let rewritten = Box::new(rewritten(&request, &change));
         let answer = match next.run(rewritten.borrow()).await {
             Ok(answer) => answer,
@@ -72,7 +73,7 @@ impl Rewrite {
         if change.leaves_records() {
             return Ok(Answer { response, from });
         }
-        let edited = response.edited(request.query, request.wire, &mut *change);
+        let edited = response.edited(request.query, request.wire, &*change);
         let response =
             edited.map_err(|error| Failure::servfail(KEYWORD, format!("the answer cannot be rewritten: {error}")))?;
         Ok(Answer { response, from })
@@ -125,18 +126,27 @@ impl Handler for Rewrite {
     }
 
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
-        let mut change = match judge(&self.rules, request, true) {
+        let mut change = RewrittenRequest::new(request.query);
+        match judge(&self.rules, request, true, &mut change) {
             RewriteOutcome::Untouched => return rest.run(request, reply),
-            RewriteOutcome::Changed(change) => change,
+            RewriteOutcome::Changed => {}
             RewriteOutcome::NoName(_) | RewriteOutcome::Slow => return (FastPath::Slow, 0),
+        }
+        // Most queries are short, and room that is not used is zeroed too.
+        let (mut usual, mut long);
+        let buffer = match change.length(request.wire) {
+            ..=USUAL_LENGTH => {
+                usual = [0; USUAL_LENGTH];
+                &mut usual[..]
+            }
+            _ => {
+                long = [0; QUICK_LENGTH];
+                &mut long[..]
+            }
         };
-        let mut buffer = [0; QUICK_LENGTH];
-        let question = (change.name(), change.qtype, change.qclass);
-        let Some((query, wire)) = request.query.with_question_in(request.wire, question, &mut buffer) else {
-            return (FastPath::Slow, 0);
-        };
+        let Some(wire) = change.write(request.wire, buffer) else { return (FastPath::Slow, 0) };
         let start = reply.len();
-        let (said, place) = rest.run(&Request { wire, query: &query, ..*request }, reply);
+        let (said, place) = rest.run(&Request { wire, query: change.query(), ..*request }, reply);
         match said {
             FastPath::Answered(_) => {}
             FastPath::Silent | FastPath::SlowAndRefresh => return (said, place),
@@ -147,7 +157,7 @@ impl Handler for Rewrite {
             if let Some(place) = reply.get_mut(start + 12..start + 12 + asked.len()) {
                 place.copy_from_slice(asked);
             }
-        } else if edit_reply((request.query, request.wire), &query.name, &mut change, request.limit(), reply, start)
+        } else if edit_reply((request.query, request.wire), change.name(), &change, request.limit(), reply, start)
             .is_err()
         {
             reply.truncate(start);
@@ -164,10 +174,9 @@ impl Handler for Rewrite {
         rest: FastRest<'_>,
         counters: &mut HitCounters,
     ) {
-        match judge(&self.rules, request, true) {
-            RewriteOutcome::Changed(change) => {
-                rest.hit_counters(&rewritten(request, &change).borrow(), answered, counters)
-            }
+        let mut change = RewrittenRequest::new(request.query);
+        match judge(&self.rules, request, true, &mut change) {
+            RewriteOutcome::Changed => rest.hit_counters(&rewritten(request, &change).borrow(), answered, counters),
             RewriteOutcome::Untouched | RewriteOutcome::NoName(_) | RewriteOutcome::Slow => {
                 rest.hit_counters(request, answered, counters)
             }
@@ -175,9 +184,10 @@ impl Handler for Rewrite {
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        match judge(&self.rules, &request, false) {
+        let mut change = Box::new(RewrittenRequest::new(request.query));
+        match judge(&self.rules, &request, false, &mut change) {
             RewriteOutcome::Untouched | RewriteOutcome::Slow => next.run(request),
-            RewriteOutcome::Changed(change) => Box::pin(self.answer(request, Box::new(change), next)),
+            RewriteOutcome::Changed => Box::pin(self.answer(request, change, next)),
             RewriteOutcome::NoName(text) => {
                 let failure = Failure::servfail(KEYWORD, format!("invalid name after rewrite: {text}"));
                 Box::pin(async { Err(failure) })

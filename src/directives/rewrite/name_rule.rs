@@ -15,6 +15,9 @@ pub(super) struct NameRule {
     pub auto: bool,
     /// What else is done to the answer.
     pub answers: Vec<AnswerRule>,
+    /// Owners in the answer are changed by the rule's own reverse alone, so that the name that it has made becomes the
+    /// one before it again (`suffix … answer auto`).
+    pub restores_owner: bool,
 }
 
 /// What a matching name becomes.
@@ -31,8 +34,17 @@ pub(super) enum Replacement {
 }
 
 impl NameRule {
-    /// What the name becomes; `None` if the rule is not for it, an error with the text that is no name.
+    /// The name at the end of those that it is for, and the one that takes its place, of a rule that is for whole
+    /// labels.
     #[inline]
+    pub(super) fn suffixes(&self) -> Option<(&LowerName, &LowerName)> {
+        match (&self.from, &self.to) {
+            (NameMatch::Below(zone), Replacement::Above(name)) => Some((zone, name)),
+            _ => None,
+        }
+    }
+
+    /// What the name becomes; `None` if the rule is not for it, an error with the text that is no name.
     pub(super) fn apply(&self, subject: &Subject<'_>) -> Option<Result<LowerName, String>> {
         match (&self.from, &self.to) {
             (NameMatch::Regex(regex), Replacement::Expansion(expansion)) => expansion.apply(regex, subject.text()),
@@ -92,17 +104,6 @@ pub(super) enum AnswerChange {
 }
 
 impl AnswerChange {
-    /// Whether `asked` becomes `client`; `None` where that is seen only by doing it.
-    pub(super) fn restores(&self, asked: &LowerName, client: &LowerName) -> Option<bool> {
-        match self {
-            Self::Suffix(NameMatch::Below(zone), Replacement::Above(name)) => {
-                let is_below = asked.as_wire().len() > zone.as_wire().len();
-                Some(is_below && client.is_replaced(asked, zone.as_wire(), name))
-            }
-            _ => None,
-        }
-    }
-
     /// What the name becomes. `None` if it is not matched, or would be no name: then it stays.
     pub(super) fn apply(&self, subject: &Subject<'_>) -> Option<LowerName> {
         match self {

@@ -207,8 +207,13 @@ impl<'a> RuleReader<'a> {
             };
             answers.splice(0..0, [back(NamePosition::Owner), back(NamePosition::Value)]);
         }
+        let owners = answers.iter().filter(|answer| answer.place == NamePosition::Owner).count();
+        let restores_owner = kind == "suffix" && auto && owners == 1 && {
+            // Text in the place of text may begin within a label, and end elsewhere on the way back.
+            matches!((&matcher, &replacement), (NameMatch::Below(_), Replacement::Above(_)))
+        };
         let auto = kind == "exact" || auto && kind != "suffix";
-        Some(RewriteAction::Name(NameRule { from: matcher, to: replacement, auto, answers }))
+        Some(RewriteAction::Name(NameRule { from: matcher, to: replacement, auto, answers, restores_owner }))
     }
 
     /// `answer auto`, `answer name FROM TO`, `answer value FROM TO`; `answer` may be left out from the second on.
@@ -347,7 +352,13 @@ impl<'a> RuleReader<'a> {
             }
             _ => Replacement::Text(to_text),
         };
-        Some(RewriteAction::Cname(CnameRule(NameRule { from: matcher, to, auto: false, answers: Vec::new() })))
+        Some(RewriteAction::Cname(CnameRule(NameRule {
+            from: matcher,
+            to,
+            auto: false,
+            answers: Vec::new(),
+            restores_owner: false,
+        })))
     }
 
     fn edns(&mut self, field: &Token, words: &[&Token]) -> Option<RewriteAction> {

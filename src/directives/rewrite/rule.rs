@@ -32,29 +32,29 @@ pub(super) enum RewriteAction {
 }
 
 /// What the rules say of a request.
-#[allow(clippy::large_enum_variant, reason = "a hit of the cache passes through it, and takes nothing from the heap")]
-pub(super) enum RewriteOutcome<'r> {
+pub(super) enum RewriteOutcome {
     /// No rule is for it.
     Untouched,
-    Changed(RewrittenRequest<'r>),
+    /// It is what was made of it.
+    Changed,
     /// The name that a rule has made is none.
     NoName(String),
     /// Only where a quick verdict was asked for: the slow path is to ask.
     Slow,
 }
 
-/// Looks at the rules in their order until one says stop. `is_quick`: takes nothing from the heap, and leaves what
-/// needs it.
-pub(super) fn judge<'r>(rules: &'r [RewriteRule], request: &Request<'r>, is_quick: bool) -> RewriteOutcome<'r> {
-    let query = request.query;
-    let mut change = RewrittenRequest::new(&query.name, query.qtype, query.qclass);
+/// Looks at the rules in their order until one says stop, and makes of `change`, which is new, what they say.
+/// `is_quick`: takes nothing from the heap, and leaves what needs it.
+pub(super) fn judge<'r>(
+    rules: &'r [RewriteRule],
+    request: &Request<'_>,
+    is_quick: bool,
+    change: &mut RewrittenRequest<'r>,
+) -> RewriteOutcome {
     for rule in rules {
         let is_match = match &rule.action {
-            RewriteAction::Name(rule) => match rule.apply(&Subject::new(change.name())) {
-                Some(Ok(name)) => {
-                    change.rename(name, rule.auto, &rule.answers);
-                    true
-                }
+            RewriteAction::Name(rule) => match change.rename(rule) {
+                Some(Ok(())) => true,
                 Some(Err(text)) => return RewriteOutcome::NoName(text),
                 None => false,
             },
@@ -98,5 +98,5 @@ pub(super) fn judge<'r>(rules: &'r [RewriteRule], request: &Request<'r>, is_quic
             break;
         }
     }
-    if change.is_touched { RewriteOutcome::Changed(change) } else { RewriteOutcome::Untouched }
+    if change.is_touched { RewriteOutcome::Changed } else { RewriteOutcome::Untouched }
 }

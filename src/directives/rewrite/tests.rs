@@ -239,7 +239,7 @@ fn everything_of_the_reference_is_taken() {
 
 #[test]
 fn what_is_malformed_is_told_with_its_place_and_the_right_form() {
-    for (text, place, told) in [
+    for (text, place, expected) in [
         ("rewrite", "2:1", "without a rule"),
         ("rewrite stop", "2:1", "without a rule"),
         ("rewrite nam a b", "2:9", "did you mean `name`?"),
@@ -279,14 +279,14 @@ fn what_is_malformed_is_told_with_its_place_and_the_right_form() {
         ("rewrite {\n name a b {\n x\n }\n}", "4:2", "a block within"),
     ] {
         let (block, said) = configure(parse, text);
-        assert!(said.contains(&format!("Corefile:{place}: error")) && said.contains(told), "{text}: {said}");
+        assert!(said.contains(&format!("Corefile:{place}: error")) && said.contains(expected), "{text}: {said}");
         assert!(said.contains("help:") && block.parts.is_empty(), "{text}: {said}");
     }
 }
 
 #[test]
 fn what_has_another_effect_than_it_seems_is_a_warning() {
-    for (text, place, told) in [
+    for (text, place, expected) in [
         (r"rewrite name regex (.*)\.a {2}.b", "2:28", "`{2}` is text"),
         ("rewrite name a..b c", "2:14", "no name is it"),
         ("rewrite name a b..c", "2:16", "answered SERVFAIL"),
@@ -295,7 +295,7 @@ fn what_has_another_effect_than_it_seems_is_a_warning() {
         ("rewrite cname suffix .a .b", "2:22", "ends in a dot"),
     ] {
         let said = configure(parse, text).1;
-        assert!(said.contains(&format!("Corefile:{place}: warning")) && said.contains(told), "{text}: {said}");
+        assert!(said.contains(&format!("Corefile:{place}: warning")) && said.contains(expected), "{text}: {said}");
     }
 }
 

@@ -36,7 +36,7 @@ struct ZoneRule {
     /// By server, then by zone: what counts the matches of class IN and of the rule's own type, once there was one.
     usual: Vec<OnceLock<Arc<Counter>>>,
     /// When each record last had a line in the log.
-    told: Mutex<Vec<Option<Instant>>>,
+    last_warnings: Mutex<Vec<Option<Instant>>>,
 }
 
 /// The rule that a query is for.
@@ -57,7 +57,7 @@ impl Templates {
         let served = |rule: Arc<TemplateRule>| ZoneRule {
             zones: rule.zones.iter().map(|zone| zone.to_string().into()).collect(),
             usual: vec![OnceLock::new(); rule.zones.len() * context.servers.len()],
-            told: Mutex::new(vec![None; rule.records.len()]),
+            last_warnings: Mutex::new(vec![None; rule.records.len()]),
             rule,
         };
         Self {
@@ -148,8 +148,8 @@ impl Templates {
 impl ZoneRule {
     /// Says why a record cannot be made, once a minute.
     fn tell(&self, index: usize, record: &RecordTemplate, error: &super::rule::MakeError, now: Instant) {
-        let mut told = self.told.lock();
-        let Some(last) = told.get_mut(index) else { return };
+        let mut last_warnings = self.last_warnings.lock();
+        let Some(last) = last_warnings.get_mut(index) else { return };
         if is_due(last, now) {
             tracing::warn!(
                 "template: queries are answered SERVFAIL, since {} `{}` {error}",
@@ -228,8 +228,8 @@ mod tests {
     #[test]
     fn what_fails_all_the_time_is_told_once_a_minute() {
         let (start, mut last) = (Instant::now(), None);
-        let told =
+        let warned_at =
             (0..200).filter(|second| is_due(&mut last, start + Duration::from_secs(*second))).collect::<Vec<_>>();
-        assert_eq!(told, [0, 60, 120, 180]);
+        assert_eq!(warned_at, [0, 60, 120, 180]);
     }
 }

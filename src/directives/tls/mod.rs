@@ -61,11 +61,11 @@ fn resolve(root: Option<&Path>, token: &Token) -> PathBuf {
 }
 
 fn refuse(token: &Token, error: &TlsFileError, diagnostics: &mut Diagnostics) {
-    let told = match error.is_absence() {
+    let diagnostic = match error.is_absence() {
         true => diagnostics.absent_file(token.span, error.to_string()),
         false => diagnostics.error(token.span, error.to_string()),
     };
-    told.help(USAGE);
+    diagnostic.help(USAGE);
 }
 
 /// The certificates that this machine trusts, which tell clients' where no file is named.

@@ -52,8 +52,11 @@ fn files_that_cannot_be_used_are_refused_where_they_are_named() {
         ("tls /tls/tls.crt /tls/other.key", "Corefile:2:5: error", "cannot be shown with the key of /tls/other.key"),
         ("tls /tls/tls.crt /tls/tls.key /tls/text", "Corefile:2:31: error", "has no certificate"),
     ] {
-        let (block, told) = read(text);
-        assert!(told.contains(place) && told.contains(said) && block.tls.is_none(), "{text}: {told}");
+        let (block, diagnostics) = read(text);
+        assert!(
+            diagnostics.contains(place) && diagnostics.contains(said) && block.tls.is_none(),
+            "{text}: {diagnostics}"
+        );
     }
 }
 
@@ -69,16 +72,25 @@ fn arguments_and_options_that_there_are_not_are_refused() {
         (format!("{good} {{\n client_auth\n}}"), "Corefile:3:2", "client_auth"),
         (format!("{good} {{\n clientauth require\n}}"), "Corefile:3:2", "client_auth"),
     ] {
-        let (block, told) = read(&text);
-        assert!(told.contains(place) && told.contains("error") && told.contains(said), "{text}: {told}");
+        let (block, diagnostics) = read(&text);
+        assert!(
+            diagnostics.contains(place) && diagnostics.contains("error") && diagnostics.contains(said),
+            "{text}: {diagnostics}"
+        );
         assert!(block.tls.is_none(), "{text}");
     }
 }
 
 #[test]
 fn what_is_not_heeded_is_told() {
-    let (block, told) = read("tls /tls/tls.crt /tls/tls.key {\n keylog /tmp/keys\n}");
-    assert!(block.tls.is_some() && told.contains("Corefile:3:2: warning: keylog is not heeded"), "{told}");
-    let (block, told) = read("tls /tls/tls.crt /tls/tls.key {\n client_auth require_and_verify\n}");
-    assert!(block.tls.is_some() && told.contains("warning: this machine has no certificates of authorities"), "{told}");
+    let (block, diagnostics) = read("tls /tls/tls.crt /tls/tls.key {\n keylog /tmp/keys\n}");
+    assert!(
+        block.tls.is_some() && diagnostics.contains("Corefile:3:2: warning: keylog is not heeded"),
+        "{diagnostics}"
+    );
+    let (block, diagnostics) = read("tls /tls/tls.crt /tls/tls.key {\n client_auth require_and_verify\n}");
+    assert!(
+        block.tls.is_some() && diagnostics.contains("warning: this machine has no certificates of authorities"),
+        "{diagnostics}"
+    );
 }

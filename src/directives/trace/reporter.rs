@@ -196,7 +196,7 @@ impl Shared {
     /// Sends batches until the end is asked for, and what there is then.
     async fn run(&self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut told: Option<Instant> = None;
+        let mut last_warning: Option<Instant> = None;
         loop {
             if self.backlog.lock().spans == 0 {
                 tokio::select! {
@@ -215,7 +215,7 @@ impl Shared {
                 Ok(()) => {
                     backoff.reset();
                     self.sent.add(batch.spans as u64);
-                    if batch.spans > 0 && told.take().is_some() {
+                    if batch.spans > 0 && last_warning.take().is_some() {
                         tracing::info!("plugin/trace: {} takes spans again", self.config.url);
                     }
                     // What has come while that was sent is sent too.
@@ -224,8 +224,8 @@ impl Shared {
                     }
                 }
                 Err(error) => {
-                    if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
-                        told = Some(Instant::now());
+                    if last_warning.is_none_or(|last| last.elapsed() >= TELL_INTERVAL) {
+                        last_warning = Some(Instant::now());
                         tracing::warn!("plugin/trace: spans are not taken by {}: {error}", self.config.url);
                     }
                     if error.is_of_batch() || self.ending.is_asked() {

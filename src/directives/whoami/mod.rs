@@ -83,7 +83,7 @@ mod tests {
     use crate::chain::{Answer, ProcessContext, Transport};
     use crate::message::{Rcode, RecordType};
 
-    async fn told(question: Question) -> (Answer, Vec<String>) {
+    async fn answer_to(question: Question) -> (Answer, Vec<String>) {
         let (block, said) = configure(parse, "whoami");
         assert_eq!(said, "");
         let handler = build(&block, &ProcessContext::new(1, 0)).handler.unwrap();
@@ -94,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_ipv4_client_is_told_in_the_additional_section() {
-        let (answer, records) = told(Question::new("x.Example.org.", RecordType::AAAA)).await;
+        let (answer, records) = answer_to(Question::new("x.Example.org.", RecordType::AAAA)).await;
         assert_eq!(answer.response.rcode(), Rcode::NOERROR);
         assert!(answer.response.is_authoritative());
         assert_eq!(
@@ -109,7 +109,7 @@ mod tests {
         question.peer.client = "[2001:db8::1]:53000".parse().unwrap();
         question.peer.transport = Transport::Tcp;
         assert_eq!(
-            told(question).await.1,
+            answer_to(question).await.1,
             ["additional x.example. 0 IN AAAA 2001:db8::1", "additional _tcp.x.example. 0 IN SRV 0 0 53000 ."]
         );
     }
@@ -118,14 +118,17 @@ mod tests {
     async fn an_ipv4_client_of_a_socket_for_both_families_is_told_its_ipv4_address() {
         let mut question = Question::new(".", RecordType::NS);
         question.peer.client = "[::ffff:192.0.2.9]:1025".parse().unwrap();
-        assert_eq!(told(question).await.1, ["additional . 0 IN A 192.0.2.9", "additional _udp. 0 IN SRV 0 0 1025 ."]);
+        assert_eq!(
+            answer_to(question).await.1,
+            ["additional . 0 IN A 192.0.2.9", "additional _udp. 0 IN SRV 0 0 1025 ."]
+        );
     }
 
     #[tokio::test]
     async fn a_name_of_full_length_is_answered_without_the_srv_record() {
         let label = "a".repeat(63);
         let name = format!("{label}.{label}.{label}.{}.", "b".repeat(61));
-        assert_eq!(told(Question::new(&name, RecordType::A)).await.1.len(), 1);
+        assert_eq!(answer_to(Question::new(&name, RecordType::A)).await.1.len(), 1);
     }
 
     #[tokio::test]
@@ -133,7 +136,7 @@ mod tests {
         let mut wire = Question::new("x.", RecordType::TXT).wire;
         *wire.last_mut().unwrap() = 3;
         assert_eq!(
-            told(Question::from_wire(wire)).await.1,
+            answer_to(Question::from_wire(wire)).await.1,
             ["additional x. 0 CH A 10.240.0.1", "additional _udp.x. 0 CH SRV 0 0 40212 ."]
         );
     }

@@ -581,8 +581,8 @@ async fn a_reply_that_dns64_makes_is_as_fast_as_one_that_it_hands_on() {
     let six = b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x06".to_vec();
     let expected = ["fast", "fast", "packet", "packet"].map(|how| (how, six.clone()));
     assert_eq!(ways(dispatched(&plan.listeners[0], &aaaa("six.test."), 4).await), expected);
-    let made = b"\0\x64\xff\x9b\0\0\0\0\0\0\0\0\xc0\0\x02\x01".to_vec();
-    let expected = ["fast", "fast", "packet", "packet"].map(|how| (how, made.clone()));
+    let translated = b"\0\x64\xff\x9b\0\0\0\0\0\0\0\0\xc0\0\x02\x01".to_vec();
+    let expected = ["fast", "fast", "packet", "packet"].map(|how| (how, translated.clone()));
     assert_eq!(ways(dispatched(&plan.listeners[0], &aaaa("four.test."), 4).await), expected);
     let four = dispatched(&plan.listeners[0], &question("four.test."), 3).await;
     assert_eq!(four.iter().map(|(how, _)| *how).collect::<Vec<_>>(), ["fast", "fast", "packet"]);

@@ -6,7 +6,7 @@ use super::super::store::View;
 use super::Inner;
 use super::policy::is_failure;
 use crate::chain::{After, FastPath, FastRest, Purpose, Request};
-use crate::message::{Rcode, Response, TtlRule};
+use crate::message::{QuestionKey, Rcode, RecordType, Response, TtlRule};
 
 /// An entry that may be served.
 pub(super) struct Hit<'a> {
@@ -85,9 +85,31 @@ impl Inner {
         }
         hit.entry.touch();
         let shape = request.reply(TtlRule::Set(self.reply_ttl(&hit)));
-        hit.entry.payload.write(request.query, request.wire, shape, reply);
+        hit.entry.payload.write_to_its_question(request.query, request.wire, shape, reply);
         self.count_hit(request, &hit);
         FastPath::Answered(self.after(&hit, now))
+    }
+
+    /// See [`crate::chain::Handler::show_fast`].
+    pub(super) fn show_fast(
+        &self,
+        request: &Request<'_>,
+        qtype: RecordType,
+        take: &mut dyn FnMut(&Response, u32) -> bool,
+    ) -> Option<After> {
+        if !self.covers(request.query) {
+            return None;
+        }
+        let key = self.store().key(QuestionKey { qtype, ..request.query.question_key() });
+        let now = self.store().moment(request.received);
+        let view = self.store().try_view(&key)?;
+        let hit = self.select(&view, &key, now).filter(|hit| !self.must_verify(hit))?;
+        if !take(&hit.entry.payload, self.reply_ttl(&hit)) {
+            return None;
+        }
+        hit.entry.touch();
+        self.count_hit(request, &hit);
+        Some(self.after(&hit, now))
     }
 
     /// Hands on a question to which nothing is kept: an answer that would not be kept either need not take the slow

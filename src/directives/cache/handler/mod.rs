@@ -16,7 +16,7 @@ use super::metrics::{Gauges, Labels, Metrics};
 use super::store::{QueryCount, Store};
 use super::subnet_answers::SubnetAnswers;
 use crate::chain::{
-    Answer, FastPath, FastRest, Handler, HitCounter, HitCounters, MemoryBudget, Next, Outcome, PacketAnswer,
+    After, Answer, FastPath, FastRest, Handler, HitCounter, HitCounters, MemoryBudget, Next, Outcome, PacketAnswer,
     ProcessContext, Purpose, Request, unix_seconds,
 };
 use crate::message::{LowerName, Query, RecordType, Response};
@@ -156,6 +156,15 @@ impl Handler for Cache {
 
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         self.0.hand_on_fast(request, rest, reply)
+    }
+
+    fn show_fast(
+        &self,
+        request: &Request<'_>,
+        qtype: RecordType,
+        take: &mut dyn FnMut(&Response, u32) -> bool,
+    ) -> Option<After> {
+        self.0.show_fast(request, qtype, take)
     }
 
     fn hit_counters(

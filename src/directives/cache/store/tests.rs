@@ -30,7 +30,7 @@ fn asked(name: &[u8], flags: u8) -> QuestionKey<'_> {
     QuestionKey { name, qtype: RecordType::A, qclass: Class::IN, flags: KeyFlags::from_bits(flags).unwrap() }
 }
 
-fn told(number: usize, version: u64, size: usize) -> Fresh<VersionedPayload> {
+fn answer(number: usize, version: u64, size: usize) -> Fresh<VersionedPayload> {
     Fresh { payload: VersionedPayload { name: name(number), version, size }, ttl: 60, answering: true }
 }
 
@@ -40,7 +40,7 @@ fn keep(store: &Store<VersionedPayload>, kind: Kind, number: usize, version: u64
         .insert(
             &store.key(asked(&name, 0)),
             kind,
-            told(number, version, size),
+            answer(number, version, size),
             Moment(0),
             QueryCount::Restarted,
             &|_| false,
@@ -188,11 +188,11 @@ fn a_refreshed_entry_inherits_its_frequency() {
     let key = store.key(asked(&name, 0));
     let gap = std::time::Duration::from_secs(60);
     let count = || store.view(&key).find(Kind::Success, &key).map(|entry| entry.frequency.count(Moment(1), gap));
-    store.insert(&key, Kind::Success, told(1, 1, 1), Moment(0), QueryCount::Restarted, &|_| false);
+    store.insert(&key, Kind::Success, answer(1, 1, 1), Moment(0), QueryCount::Restarted, &|_| false);
     assert_eq!((count(), count()), (Some(1), Some(2)));
-    store.insert(&key, Kind::Success, told(1, 2, 1), Moment(0), QueryCount::Continued, &|_| false);
+    store.insert(&key, Kind::Success, answer(1, 2, 1), Moment(0), QueryCount::Continued, &|_| false);
     assert_eq!(count(), Some(3));
-    store.insert(&key, Kind::Success, told(1, 3, 1), Moment(0), QueryCount::Restarted, &|_| false);
+    store.insert(&key, Kind::Success, answer(1, 3, 1), Moment(0), QueryCount::Restarted, &|_| false);
     assert_eq!(count(), Some(1));
 }
 
@@ -255,7 +255,7 @@ proptest! {
                     let had = [store.entries(Kind::Success), store.entries(Kind::Denial)];
                     let free = limit - budget.used();
                     let replaced = version(&store, kind, number).is_some();
-                    let fresh = told(number, version_kept, size);
+                    let fresh = answer(number, version_kept, size);
                     let octets = Entry::new(&key, kind, fresh.clone(), Moment(now)).octets();
                     let insertion = store.insert(&key, kind, fresh, Moment(now), QueryCount::Restarted, &useless);
                     prop_assert_eq!(insertion.is_kept, version(&store, kind, number) == Some(version_kept));

@@ -68,12 +68,12 @@ fn a_query_and_its_answer_are_told_with_addresses_times_and_octets() {
     observer(&built).observe(&sample.exchange());
     let mut stream = next_reader(&listener);
     let [query, response] = [next_message(&mut stream), next_message(&mut stream)];
-    for told in [&query, &response] {
-        assert_eq!(told.identity.as_deref(), Some(&b"me"[..]));
-        assert_eq!(told.version.as_deref(), Some(&b"v1"[..]));
-        assert_eq!(told.extra.as_deref(), Some(&b"a.example. - -"[..]), "as in the reference, without the response");
-        assert_eq!(told.r#type, Some(1));
-        let body = told.message.as_ref().unwrap();
+    for tapped in [&query, &response] {
+        assert_eq!(tapped.identity.as_deref(), Some(&b"me"[..]));
+        assert_eq!(tapped.version.as_deref(), Some(&b"v1"[..]));
+        assert_eq!(tapped.extra.as_deref(), Some(&b"a.example. - -"[..]), "as in the reference, without the response");
+        assert_eq!(tapped.r#type, Some(1));
+        let body = tapped.message.as_ref().unwrap();
         assert_eq!((body.socket_family, body.socket_protocol), (Some(1), Some(1)), "IPv4 by UDP");
         assert_eq!((body.query_address.as_deref(), body.query_port), (Some(&[192, 0, 2, 7][..]), Some(5000)));
         assert_eq!((body.response_address.as_deref(), body.response_port), (Some(&[127, 0, 0, 1][..]), Some(53)));
@@ -123,9 +123,9 @@ fn what_is_asked_upstreams_is_told_with_whom_and_where_from() {
     (exchange.reply, exchange.is_late) = (reply, true);
     observer.observe_upstream(&exchange);
     let mut stream = next_reader(&listener);
-    let told = [(); 4].map(|()| next_message(&mut stream));
-    assert!(told.iter().all(|told| told.extra.as_deref() == Some(b"[2001:db8::1]:853")));
-    let [query, response, lost, late] = told.map(|told| told.message.unwrap());
+    let tapped = [(); 4].map(|()| next_message(&mut stream));
+    assert!(tapped.iter().all(|tapped| tapped.extra.as_deref() == Some(b"[2001:db8::1]:853")));
+    let [query, response, lost, late] = tapped.map(|tapped| tapped.message.unwrap());
     assert_eq!([query.r#type, response.r#type, lost.r#type, late.r#type], [Some(7), Some(8), Some(7), Some(8)]);
     assert_eq!([query.socket_protocol, lost.socket_protocol], [Some(3), Some(2)]);
     assert_eq!((query.socket_family, query.query_port, query.response_port), (Some(2), Some(4000), Some(853)));
@@ -188,8 +188,8 @@ fn what_is_queued_is_written_when_the_last_tap_is_gone() {
         observer(&built).observe(&Sample::new("a.example.", RecordType::A).exchange());
     }
     drop(built);
-    let told = std::iter::from_fn(|| next_frame(&mut stream)).count();
-    assert_eq!(told, 2000);
+    let tapped = std::iter::from_fn(|| next_frame(&mut stream)).count();
+    assert_eq!(tapped, 2000);
     stream.write_all(&super::super::frames::Control::Finish.frame()).unwrap();
     let mut octet = [0];
     assert_eq!(stream.read(&mut octet).unwrap(), 0, "it is closed");

@@ -47,7 +47,10 @@ const MACHINE: Machine = Machine(&[
 
 fn read_on(machine: &Machine, line: &str) -> (Option<ForwardConfig>, Diagnostics) {
     let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), &format!(". {{\n{line}\n}}\n"), machine);
-    assert!(diagnostics.iter().all(|told| told.severity == Severity::Portability), "{line}: {diagnostics:?}");
+    assert!(
+        diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Portability),
+        "{line}: {diagnostics:?}"
+    );
     let loaders = Loaders { files: machine, interfaces: machine };
     let mut context =
         ParseContext { diagnostics: &mut diagnostics, loaders, zones: &[], patterns: &Default::default() };
@@ -56,7 +59,10 @@ fn read_on(machine: &Machine, line: &str) -> (Option<ForwardConfig>, Diagnostics
 
 fn accepted(line: &str) -> ForwardConfig {
     let (config, diagnostics) = read_on(&MACHINE, line);
-    assert!(diagnostics.iter().all(|told| told.severity == Severity::Portability), "{line}: {diagnostics:?}");
+    assert!(
+        diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Portability),
+        "{line}: {diagnostics:?}"
+    );
     config.expect("a configuration")
 }
 
@@ -410,8 +416,8 @@ fn what_the_reference_takes_otherwise_of_https_is_named() {
         ("https://192.0.2.1%dns.example", "CoreDNS does not heed the server name"),
     ] {
         let (_, diagnostics) = read_on(&MACHINE, &format!("forward . {to}"));
-        let told = diagnostics.iter().find(|told| told.severity == Severity::Portability);
-        assert!(told.is_some_and(|told| told.message.contains(says)), "{to}: {diagnostics:?}");
+        let diagnostic = diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Portability);
+        assert!(diagnostic.is_some_and(|diagnostic| diagnostic.message.contains(says)), "{to}: {diagnostics:?}");
     }
 }
 

@@ -142,7 +142,7 @@ impl Bench {
 
     /// As the server does: the fast path, then the slow one if that says so, then a refresh if one is due. The reply,
     /// read.
-    fn ask(&self, asked: &(Vec<u8>, Query)) -> Told {
+    fn ask(&self, asked: &(Vec<u8>, Query)) -> ReplyFacts {
         let (quick, mut reply) = self.serve_fast(asked);
         if matches!(quick, FastPath::Slow | FastPath::Through) {
             let outcome = self.serve(asked, Purpose::Answer).expect("it is answered");
@@ -153,7 +153,7 @@ impl Bench {
         if quick == FastPath::Answered(After::Refresh) {
             let _ = self.serve(asked, Purpose::Refresh);
         }
-        Told::read(&reply)
+        ReplyFacts::read(&reply)
     }
 
     fn metric(&self, line: &str) -> f64 {
@@ -171,9 +171,37 @@ impl Bench {
     }
 }
 
+#[test]
+fn what_would_be_answered_is_shown_and_counts_as_a_hit_once_it_is_taken() {
+    let mut bench = Bench::new(&Config::default());
+    let show = |bench: &Bench, qtype, is_taken| {
+        let mut shown = None;
+        let after = bench.cache.show_fast(
+            &bench.request(&Bench::peer(), &question(), Purpose::Answer),
+            RecordType(qtype),
+            &mut |response: &Response, ttl| {
+                shown = Some((response.answer_count(), ttl));
+                is_taken
+            },
+        );
+        (after, shown)
+    };
+    assert_eq!(show(&bench, wire::A, true), (None, None), "nothing is kept yet");
+    bench.upstream.instead(Ok(positive(60, 1)));
+    bench.ask(&question());
+    bench.wait(10_000);
+    assert_eq!(show(&bench, wire::A, false), (None, Some((1, 50))));
+    assert_eq!((bench.counter("requests_total"), show(&bench, 28, true)), (1.0, (None, None)), "of another type");
+    let packet = After::CachePacket { millis: 999, note: note_of(Kind::Success) };
+    assert_eq!(show(&bench, wire::A, true), (Some(packet), Some((1, 50))));
+    assert_eq!(bench.of_kind("coredns_cache_hits_total", "success"), 1.0);
+    bench.wait(50_000);
+    assert_eq!(show(&bench, wire::A, true), (None, None), "it has expired");
+}
+
 /// What a reply says.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct ReplyFacts {
     rcode: Rcode,
     /// TTL and last octet of the data of each record.
     records: Vec<(u32, u8)>,
@@ -181,7 +209,7 @@ struct Told {
     authentic: bool,
 }
 
-impl Told {
+impl ReplyFacts {
     fn read(reply: &[u8]) -> Self {
         let response = Response::read(reply).expect("a good reply");
         let records =
@@ -226,14 +254,14 @@ fn any_ttl() -> Config {
 fn a_kept_answer_is_served_with_the_ttl_that_is_left() {
     let mut bench = Bench::new(&any_ttl());
     bench.upstream.then(positive(60, 1));
-    assert_eq!(bench.ask(&question()), Told::positive(60, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(60, 1));
     bench.wait(2_100);
-    assert_eq!(bench.ask(&question()), Told::positive(58, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(58, 1));
     bench.wait(57_800);
-    assert_eq!(bench.ask(&question()), Told::positive(1, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(1, 1));
     assert_eq!(bench.upstream.asked(), 1);
     bench.wait(100);
-    assert_eq!(bench.ask(&question()), Told::positive(60, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(60, 1));
     assert_eq!(bench.upstream.asked(), 2);
     assert_eq!(bench.counter("requests_total"), 4.0);
     assert_eq!(bench.counter("misses_total"), 2.0);
@@ -329,10 +357,10 @@ fn what_a_query_without_rd_drew_is_given_to_no_query_with_it() {
         let bench = Bench::new(&Config::default());
         bench.upstream.then(drawn.clone());
         bench.upstream.then(positive(60, 1));
-        let told = bench.ask(&non_recursive());
-        assert_eq!(bench.ask(&question()), Told::positive(60, 1));
-        assert_eq!(bench.ask(&question()), Told::positive(60, 1));
-        assert_eq!(bench.ask(&non_recursive()).rcode, told.rcode);
+        let reply = bench.ask(&non_recursive());
+        assert_eq!(bench.ask(&question()), ReplyFacts::positive(60, 1));
+        assert_eq!(bench.ask(&question()), ReplyFacts::positive(60, 1));
+        assert_eq!(bench.ask(&non_recursive()).rcode, reply.rcode);
         assert_eq!(bench.upstream.asked(), 2, "each has an answer of its own");
     }
 }
@@ -341,10 +369,10 @@ fn what_a_query_without_rd_drew_is_given_to_no_query_with_it() {
 fn ad_is_for_those_who_ask_for_it_and_aa_for_none() {
     let bench = Bench::new(&any_ttl());
     bench.upstream.then(response(NAME, wire::A, wire::NOERROR, AD | AA, &Sections::answer(&[a(NAME, 60, 1)])));
-    let told = bench.ask(&question());
-    assert_eq!((told.authentic, told.authoritative), (false, true));
-    let told = bench.ask(&query(NAME, wire::A, AD, None));
-    assert_eq!((told.authentic, told.authoritative), (true, false));
+    let reply = bench.ask(&question());
+    assert_eq!((reply.authentic, reply.authoritative), (false, true));
+    let reply = bench.ask(&query(NAME, wire::A, AD, None));
+    assert_eq!((reply.authentic, reply.authoritative), (true, false));
     assert_eq!(bench.upstream.asked(), 1);
 }
 
@@ -366,11 +394,11 @@ fn what_may_not_be_kept_is_asked_again() {
 fn failures_and_empty_answers_are_kept_five_seconds() {
     for answer in [code(wire::SERVFAIL), code(wire::NOTIMP), code(wire::NOERROR)] {
         let mut bench = Bench::new(&Config::default());
-        let told = Told::code(answer.rcode());
+        let reply = ReplyFacts::code(answer.rcode());
         bench.upstream.then(answer);
         bench.ask(&question());
         bench.wait(4_900);
-        assert_eq!(bench.ask(&question()), told);
+        assert_eq!(bench.ask(&question()), reply);
         assert_eq!(bench.upstream.asked(), 1);
         bench.wait(100);
         bench.ask(&question());
@@ -408,7 +436,7 @@ fn keepttl_does_not_count_down() {
     bench.upstream.then(positive(60, 1));
     bench.ask(&question());
     bench.wait(30_000);
-    assert_eq!(bench.ask(&question()), Told::positive(60, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(60, 1));
     bench.wait(30_000);
     bench.ask(&question());
     assert_eq!(bench.upstream.asked(), 2);
@@ -491,12 +519,12 @@ fn a_reload_keeps_the_answers_and_a_lower_cap_holds_for_them() {
     config.lifetimes.success = TtlBounds { longest: 10, shortest: 0 };
     bench.reload(&config);
     bench.wait(4_000);
-    assert_eq!(bench.ask(&question()), Told::positive(6, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(6, 1));
     assert_eq!(bench.upstream.asked(), 1);
     assert_eq!(bench.of_kind("coredns_cache_hits_total", "success"), 1.0);
     assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 1.0);
     bench.wait(6_000);
-    assert_eq!(bench.ask(&question()), Told::positive(10, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(10, 1));
     assert_eq!(bench.upstream.asked(), 2);
 }
 
@@ -533,8 +561,8 @@ fn every_record_gets_the_entrys_ttl() {
     };
     bench.upstream.then(response(NAME, wire::A, wire::NOERROR, 0, &sections));
     for _ in 0..2 {
-        let told = bench.ask(&question());
-        assert_eq!(told.records, vec![(20, 1), (20, 2), (20, 3)]);
+        let reply = bench.ask(&question());
+        assert_eq!(reply.records, vec![(20, 1), (20, 2), (20, 3)]);
     }
 }
 

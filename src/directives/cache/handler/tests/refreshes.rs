@@ -24,8 +24,8 @@ fn popular_answers_are_fetched_before_they_expire() {
     bench.serve(&question(), Purpose::Refresh).expect("renewed");
     bench.wait(1_200);
     bench.upstream.instead(Ok(positive(9, 77)));
-    assert_eq!(bench.ask(&question()), Told::positive(1, 1), "the count goes on over a refresh");
-    assert_eq!(bench.ask(&question()), Told::positive(9, 77));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(1, 1), "the count goes on over a refresh");
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(9, 77));
     assert_eq!(bench.counter("prefetch_total"), 3.0);
     assert_eq!(bench.counter("misses_total"), 1.0);
 }
@@ -66,8 +66,8 @@ fn stale_answer_is_served_when_the_upstream_is_down() {
     bench.ask(&question());
     bench.wait(3_000);
     bench.upstream.instead(Err(Failure::servfail("upstream", "down")));
-    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
-    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
     assert_eq!(bench.counter("served_stale_total"), 2.0);
     assert_eq!(bench.of_kind("coredns_cache_hits_total", "success"), 2.0);
     bench.wait(3_600_000);
@@ -84,7 +84,7 @@ fn stale_answer_is_refreshed_after_it_was_served() {
     assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Refresh));
     assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Nothing), "one refresh at a time");
     bench.serve(&question(), Purpose::Refresh).expect("renewed");
-    assert_eq!(bench.ask(&question()), Told::positive(2, 77));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(2, 77));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn the_slow_path_refreshes_a_stale_answer_by_itself() {
             tokio::task::yield_now().await;
         }
         tokio::task::yield_now().await;
-        assert_eq!(bench.ask(&question()), Told::positive(2, 77));
+        assert_eq!(bench.ask(&question()), ReplyFacts::positive(2, 77));
     });
 }
 
@@ -117,9 +117,9 @@ fn a_failure_does_not_push_out_what_is_stale() {
             bench.wait(2_000);
             bench.upstream.instead(Ok(refusal));
             assert_eq!(bench.ask(&question()).rcode, rcode);
-            let told = bench.ask(&question());
-            assert_eq!(told.rcode, rcode);
-            assert!(told.records.iter().all(|(ttl, _)| *ttl == 0));
+            let reply = bench.ask(&question());
+            assert_eq!(reply.rcode, rcode);
+            assert!(reply.records.iter().all(|(ttl, _)| *ttl == 0));
         }
     }
 }
@@ -132,7 +132,7 @@ fn the_ttl_of_stale_answers_is_the_configured_one() {
         bench.upstream.then(positive(2, 1));
         bench.ask(&question());
         bench.wait(2_000);
-        assert_eq!(bench.ask(&question()), Told::positive(30, 1));
+        assert_eq!(bench.ask(&question()), ReplyFacts::positive(30, 1));
     }
 }
 
@@ -161,14 +161,14 @@ fn verify_asks_before_it_serves_a_stale_answer() {
     bench.ask(&question());
     bench.wait(3_000);
     bench.upstream.instead(Ok(code(wire::SERVFAIL)));
-    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
     assert_eq!(bench.counter("served_stale_total"), 1.0);
     bench.upstream.instead(Ok(nxdomain(2)));
     assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
     bench.wait(2_000);
     bench.upstream.instead(Ok(positive(2, 77)));
-    assert_eq!(bench.ask(&question()), Told::positive(2, 77));
-    assert_eq!(bench.ask(&question()), Told::positive(2, 77));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(2, 77));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(2, 77));
     assert_eq!(bench.upstream.asked(), 4);
     assert_eq!(bench.counter("served_stale_total"), 1.0);
 }
@@ -181,8 +181,8 @@ fn verify_does_not_ask_again_before_the_recheck() {
     bench.ask(&question());
     bench.wait(3_000);
     bench.upstream.instead(Err(Failure::servfail("upstream", "down")));
-    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
-    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
     assert_eq!(bench.upstream.asked(), 2);
     bench.wait(30_001);
     bench.ask(&question());
@@ -212,8 +212,8 @@ fn verify_serves_the_stale_answer_after_its_timeout_and_keeps_the_late_one() {
         while !matches!(bench.serve_fast(&asked).0, FastPath::Answered(_)) {
             tokio::task::yield_now().await;
         }
-        let told = bench.ask(&asked);
-        assert_eq!((told.rcode, told.records.first().map(|record| record.1)), (Rcode::NOERROR, Some(77)));
+        let reply = bench.ask(&asked);
+        assert_eq!((reply.rcode, reply.records.first().map(|record| record.1)), (Rcode::NOERROR, Some(77)));
         assert_eq!(bench.upstream.asked(), 2);
         bench.wait(70_000);
         bench.upstream.instead(Ok(positive(60, 78)));
@@ -233,11 +233,11 @@ fn prefer_positive_serves_the_last_good_answer_over_denials() {
             bench.ask(&question());
             bench.wait(2_000);
             bench.upstream.instead(Ok(refusal.clone()));
-            assert_eq!(bench.ask(&question()), Told::positive(0, 1));
-            assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+            assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
+            assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
             bench.upstream.instead(Ok(positive(60, 77)));
             bench.ask(&question());
-            assert_eq!(bench.ask(&question()), Told::positive(60, 77));
+            assert_eq!(bench.ask(&question()), ReplyFacts::positive(60, 77));
             assert_eq!(bench.of_kind("coredns_cache_entries", "denial"), 0.0);
         }
     }
@@ -268,7 +268,7 @@ fn a_contradicted_answer_is_not_served_though_the_new_one_is_not_kept() {
     bench.ask(&question());
     bench.wait(2_000);
     bench.upstream.instead(Ok(nxdomain(60)));
-    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
     assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
 }
 
@@ -294,7 +294,7 @@ fn an_answer_that_outgrew_udp_is_renewed_over_tcp() {
         bench.upstream.then(positive(60, 77));
         bench.ask(&question());
         assert_eq!((bench.upstream.asked(), *bench.upstream.transport.lock()), (3, Some(Transport::Tcp)));
-        assert_eq!(bench.ask(&question()), Told::positive(60, 77), "{mode:?}");
+        assert_eq!(bench.ask(&question()), ReplyFacts::positive(60, 77), "{mode:?}");
         assert_eq!(bench.upstream.asked(), 3);
     }
 }
@@ -308,7 +308,7 @@ fn a_popular_answer_that_outgrew_udp_is_prefetched_over_tcp() {
     bench.upstream.then(positive(60, 77));
     bench.ask(&question());
     bench.ask(&question());
-    assert_eq!(bench.ask(&question()), Told::positive(60, 77));
+    assert_eq!(bench.ask(&question()), ReplyFacts::positive(60, 77));
 }
 
 #[test]
@@ -320,8 +320,8 @@ fn what_did_not_get_to_the_end_does_not_take_the_place_of_an_answer() {
             bench.ask(&question());
             bench.wait(2_000);
             bench.upstream.instead(Ok(new.clone()));
-            assert_eq!(bench.ask(&question()), Told::positive(0, 1), "{mode:?}");
-            assert_eq!(bench.ask(&question()), Told::positive(0, 1), "{mode:?}");
+            assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1), "{mode:?}");
+            assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1), "{mode:?}");
         }
         let mut bench = Bench::new(&Config { prefetch: Some(PREFETCH), ..any_ttl() });
         bench.upstream.then(positive(60, 1));
@@ -330,7 +330,7 @@ fn what_did_not_get_to_the_end_does_not_take_the_place_of_an_answer() {
         bench.upstream.instead(Ok(new));
         bench.ask(&question());
         bench.ask(&question());
-        assert_eq!((bench.ask(&question()), bench.upstream.asked()), (Told::positive(10, 1), 3));
+        assert_eq!((bench.ask(&question()), bench.upstream.asked()), (ReplyFacts::positive(10, 1), 3));
     }
 }
 
@@ -343,7 +343,7 @@ fn a_failure_is_not_served_stale() {
             bench.ask(&question());
             bench.wait(300_000);
             bench.upstream.instead(Ok(positive(60, 77)));
-            assert_eq!(bench.ask(&question()), Told::positive(60, 77), "{mode:?}");
+            assert_eq!(bench.ask(&question()), ReplyFacts::positive(60, 77), "{mode:?}");
         }
     }
 }

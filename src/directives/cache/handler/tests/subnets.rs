@@ -107,7 +107,7 @@ impl Scene {
         let response = outcome.unwrap().response;
         let mut reply = Vec::new();
         request.write(&response, &mut reply);
-        let last = Told::read(&reply).records.first().map_or(0, |(_, last)| *last);
+        let last = ReplyFacts::read(&reply).records.first().map_or(0, |(_, last)| *last);
         let scope = bits.map(|bits| {
             let option = reply.len() - 8 - usize::from(bits).div_ceil(8);
             assert_eq!(reply[option..option + 2], [0, 8]);
