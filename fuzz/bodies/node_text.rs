@@ -8,8 +8,8 @@ use nodelocaldns::kube_dns::config;
 use nodelocaldns::kube_dns::render::{PillarValues, ServiceAddress, render};
 use nodelocaldns::message::Name;
 use nodelocaldns::node::{
-    Backend, Fallback, Interception, IptablesChanges, IptablesTable, Listing, NodeSpec, Rule, Survey, changes, desired,
-    dropped_connections, other_agents, preceding_rules, present, script,
+    Backend, Fallback, Interception, IptablesChanges, IptablesTable, Listing, NodeSpec, OptionalMatches, Rule, Survey,
+    changes, desired, dropped_connections, other_agents, preceding_rules, present, script,
 };
 use nodelocaldns::plan::configure;
 use procfs::process::{Stat, Status};
@@ -61,9 +61,14 @@ fn check_listing(text: &str) {
             assert_eq!(IptablesTable::of(found.rule.hook), table);
             assert!(text.lines().any(|line| line.starts_with("-A ") && line.ends_with(&found.text)));
         }
-        for (with_socket, is_alone) in [(false, false), (true, false), (false, true), (true, true)] {
-            check_script(table, &changes(&wanted, with_socket, &there, is_alone), with_socket);
-            let none = changes(&[], with_socket, &there, is_alone);
+        for (available, is_alone) in [
+            (OptionalMatches::NONE, false),
+            (OptionalMatches::ALL, false),
+            (OptionalMatches::NONE, true),
+            (OptionalMatches::ALL, true),
+        ] {
+            check_script(table, &changes(&wanted, available, &there, is_alone), available);
+            let none = changes(&[], available, &there, is_alone);
             assert!(none.missing.is_empty() && none.surplus.iter().all(|rule| there.contains(rule)));
         }
         for rule in &wanted {
@@ -74,8 +79,8 @@ fn check_listing(text: &str) {
     }
 }
 
-fn check_script(table: IptablesTable, changes: &IptablesChanges, with_socket: bool) {
-    let script = script(table, changes, with_socket);
+fn check_script(table: IptablesTable, changes: &IptablesChanges, available: OptionalMatches) {
+    let script = script(table, changes, available);
     let lines: Vec<&str> = script.split_terminator('\n').collect();
     let (missing, surplus) = (changes.missing.len(), changes.surplus.len());
     assert_eq!(lines.len(), 2 + missing + surplus, "{script}");

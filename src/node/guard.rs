@@ -46,7 +46,5 @@ impl IptablesGuard {
 }
 
 fn say_there_is_none(error: &Error) {
-    tracing::warn!(
-        "clients whose packets a firewall takes are not noticed, and the rules of iptables stay in force should this program be killed: {error}"
-    );
+    tracing::warn!("clients whose packets a firewall takes are not noticed: {error}");
 }

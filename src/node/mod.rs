@@ -41,8 +41,10 @@ pub use conntrack::dropped as dropped_connections;
 pub use desired::{Hook, Interception, NodeSpec, PacketEnd, Rule, TransportProtocol, desired};
 pub use error::Error;
 pub use fallback_rules::{Fallback, Redirection};
-pub(crate) use iptables::PrecedingRule;
-pub use iptables::{IptablesChanges, IptablesTable, Listing, changes, preceding_rules, present, script};
+pub use iptables::{
+    IptablesChanges, IptablesTable, Listing, OptionalMatches, changes, preceding_rules, present, script,
+};
+pub(crate) use iptables::{LeaseUse, PrecedingRule, PresentRule};
 pub use nftables::Chains;
 pub use nftables::firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
 pub use nftables::hooks::NetfilterHook;
@@ -97,7 +99,8 @@ impl Backend {
 }
 
 /// This node's link and rules, as far as they are ours. When it is dropped without [`Node::teardown`], or the process
-/// is killed, link and fallback stay, nftables rules go, iptables rules stay.
+/// is killed, link and fallback stay, nftables rules go, iptables rules stay and match no query any more once their
+/// lease is over.
 pub struct Node {
     spec: NodeSpec,
     backend: Backend,

@@ -189,6 +189,14 @@ fn iptables_rules_follow_the_interception_and_leave_nothing() {
                 let incoming: Vec<&String> = rules.iter().filter(|rule| rule.starts_with("-A PREROUTING")).collect();
                 assert_eq!(incoming.len(), 4);
                 assert!(incoming.iter().all(|rule| rule.contains("-m socket --nowildcard")), "{incoming:#?}");
+                let count = |condition: &str| rules.iter().filter(|rule| rule.contains(condition)).count();
+                // Queries in and out over UDP and TCP, and to the health port; probes over UDP.
+                assert_eq!(
+                    count("-m recent --rcheck --seconds 1 --hitcount 2 --name nodelocaldns"),
+                    2 * 5,
+                    "{rules:#?}"
+                );
+                assert_eq!(count("-m recent --set --name nodelocaldns"), 2, "{rules:#?}");
                 let other = if kind == "nft" { "legacy" } else { "nft" };
                 assert_eq!(raw_rules_of(other).len(), 0);
                 node.ensure(&off()).await.unwrap();
@@ -204,6 +212,54 @@ fn iptables_rules_follow_the_interception_and_leave_nothing() {
             run(&format!("iptables-{kind} -t nat -X KUBE-SERVICES"));
         }
     });
+}
+
+#[test]
+fn what_a_kernel_has_no_match_for_is_left_out_of_the_rules_and_all_else_is_there() {
+    in_a_namespace(|| {
+        run("iptables-nft -t nat -N KUBE-SERVICES");
+        let path = std::env::var("PATH").unwrap();
+        for lacking in ["recent", "socket", "recent|socket"] {
+            let folder = refusing("-m (LACKING)".replace("LACKING", lacking).as_str());
+            // SAFETY: no other thread of this process runs yet that could read the environment.
+            unsafe { std::env::set_var("PATH", format!("{}:{path}", folder.path().display())) };
+            runtime().block_on(async {
+                let mut node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
+                // A second time, when it is known.
+                for _ in 0..2 {
+                    node.ensure(&on()).await.unwrap();
+                    let rules = raw_rules_of("nft");
+                    assert_eq!(rules.len(), NOTRACK_RULES_WHEN_ON, "{lacking}: {rules:#?}");
+                    for (name, count) in [("recent", 2 * 6), ("socket", 2 * 2)] {
+                        let wanted = if lacking.contains(name) { 0 } else { count };
+                        let found = rules.iter().filter(|rule| rule.contains(&format!("-m {name} "))).count();
+                        assert_eq!(found, wanted, "{name} without {lacking}: {rules:#?}");
+                    }
+                    node.ensure(&off()).await.unwrap();
+                }
+                assert!(node.teardown().await.is_empty());
+            });
+            // SAFETY: the runtime has ended, and its threads with it.
+            unsafe { std::env::set_var("PATH", &path) };
+        }
+    });
+}
+
+/// Programs that refuse what matches `pattern`, as those of a kernel that lacks it, and are otherwise the real ones.
+fn refusing(pattern: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for program in ["iptables-nft-restore", "ip6tables-nft-restore"] {
+        let real = run(&format!("command -v {program}"));
+        let script = format!(
+            "#!/bin/sh\ntext=$(cat)\nif echo \"$text\" | grep -qE -- '{pattern}'; then echo refused >&2; exit 4; fi\n\
+             echo \"$text\" | {} \"$@\"\n",
+            real.trim()
+        );
+        let path = folder.path().join(program);
+        std::fs::write(&path, script).unwrap();
+        run(&format!("chmod +x {}", path.display()));
+    }
+    folder
 }
 
 #[test]

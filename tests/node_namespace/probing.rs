@@ -1,10 +1,11 @@
 //! The way of a query on a node whose kube-proxy rewrites the ClusterIP, as `src/node/desired.rs` tells it.
 
-use super::scene::{ADDRESSES, PROBE_MARK, bridge, in_a_namespace, off, on, run, runtime, spec};
+use super::scene::{ADDRESSES, PROBE_MARK, bridge, in_a_namespace, off, on, raw_rules_of, run, runtime, spec};
 use nodelocaldns::node::{Backend, Node};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,24 +15,128 @@ const CLUSTER_DNS: [&str; 2] = ["10.244.0.2", "fd00:1::2"];
 #[test]
 fn probes_reach_the_node_and_queries_do_when_the_interception_is_on_with_nftables() {
     in_a_namespace(|| {
-        walk(Backend::Nftables);
+        walk(Backend::Nftables, "nft");
     });
 }
 
 #[test]
 fn probes_reach_the_node_and_queries_do_when_the_interception_is_on_with_iptables() {
     in_a_namespace(|| {
-        walk(Backend::Iptables);
+        walk(Backend::Iptables, "nft");
     });
 }
 
-fn walk(backend: Backend) {
+#[test]
+fn probes_reach_the_node_and_queries_do_when_the_interception_is_on_with_legacy_iptables() {
+    in_a_namespace(|| {
+        walk(Backend::Iptables, "legacy");
+    });
+}
+
+#[test]
+fn queries_reach_the_node_only_while_probes_renew_the_lease_of_iptables_rules() {
+    in_a_namespace(|| {
+        lapse("nft");
+    });
+}
+
+#[test]
+fn queries_reach_the_node_only_while_probes_renew_the_lease_of_legacy_iptables_rules() {
+    in_a_namespace(|| {
+        lapse("legacy");
+    });
+}
+
+/// As when everything is killed at once, and when the rules and with them the lease are flushed.
+fn lapse(kind: &str) {
+    kube_proxy(kind);
+    // The guard has a lease of its own.
+    let remove_guard = || run("nft delete table inet nodelocaldns-guard");
+    let list = std::path::Path::new("/proc/self/net/xt_recent/nodelocaldns");
+    runtime().block_on(async {
+        let mut node = Node::open(spec(), Backend::Iptables, Duration::from_secs(60)).await.unwrap();
+        node.ensure_link().await.unwrap();
+        serve_everywhere();
+        node.ensure(&on()).await.unwrap();
+        remove_guard();
+        everyone_gets_unprobed("cluster DNS");
+        let watchdog = Watchdog::start();
+        await_everyone("node");
+        drop(watchdog);
+        await_everyone("cluster DNS");
+        assert!(raw_rules_of(kind).iter().any(|rule| rule.contains("--rcheck")), "they are still there");
+        for family in ["ip", "ip6"] {
+            run(&format!("{family}tables-{kind} -t raw -F"));
+        }
+        assert!(!list.exists(), "the list goes with the rules");
+        // Of no concern to us.
+        run(&format!("iptables-{kind} -t raw -A OUTPUT -d 192.0.2.1 -m recent --set --name others --rdest"));
+        node.ensure(&on()).await.unwrap();
+        remove_guard();
+        everyone_gets_unprobed("cluster DNS");
+        let watchdog = Watchdog::start();
+        await_everyone("node");
+        drop(watchdog);
+        assert!(node.teardown().await.is_empty());
+        let rules = raw_rules_of(kind);
+        assert!(matches!(&rules[..], [rule] if rule.contains("others")), "{rules:#?}");
+        assert!(!list.exists());
+    });
+}
+
+/// Waits until every query goes where `wanted` says, and will go on to do so.
+fn await_everyone(wanted: &str) {
+    for address in ADDRESSES {
+        // Over UDP: a connection that is open when the lease begins or ends is cut.
+        while ask(&udp(address, None)) != wanted {}
+    }
+    everyone_gets_unprobed(wanted);
+}
+
+/// As [`everyone_gets`] without the probes, which would renew the lease.
+fn everyone_gets_unprobed(wanted: &str) {
+    for address in ADDRESSES {
+        assert_eq!(ask(&udp(address, None)), wanted, "udp {address}");
+        assert_eq!(ask_tcp(address, None), wanted, "tcp {address}");
+    }
+}
+
+/// Sends probes, as the watchdog does, until it is dropped.
+struct Watchdog(Arc<AtomicBool>, Option<std::thread::JoinHandle<()>>);
+
+impl Watchdog {
+    fn start() -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let told = ends.clone();
+        let probes = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                for address in ADDRESSES {
+                    assert_eq!(ask(&udp(address, Some(PROBE_MARK))), "node", "udp {address}, a probe");
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Self(ends, Some(probes))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        let ended = self.1.take().map(std::thread::JoinHandle::join);
+        assert!(std::thread::panicking() || ended.is_some_and(|ended| ended.is_ok()), "a probe went elsewhere");
+    }
+}
+
+/// Rules of kube-proxy's in iptables of this kind, and a pod that stands for cluster DNS.
+fn kube_proxy(kind: &str) {
     bridge("nodelocaldns");
     bridge("pods");
     run("ip address add 10.244.0.2/32 dev pods && ip address add fd00:1::2/128 dev pods nodad");
-    for (program, cluster_ip, pod) in
-        [("iptables-nft", "10.96.0.10/32", "10.244.0.2:5353"), ("ip6tables-nft", "fd00::10/128", "[fd00:1::2]:5353")]
-    {
+    for (program, cluster_ip, pod) in [
+        (format!("iptables-{kind}"), "10.96.0.10/32", "10.244.0.2:5353"),
+        (format!("ip6tables-{kind}"), "fd00::10/128", "[fd00:1::2]:5353"),
+    ] {
         // kube-proxy's chains; a firewall that drops what conntrack cannot place, and lets in only what belongs to a
         // connection.
         run(&format!("{program} -t nat -N KUBE-SERVICES && {program} -t nat -N KUBE-SEP-DNS"));
@@ -44,14 +149,23 @@ fn walk(backend: Backend) {
             "{program} -A INPUT -m conntrack --ctstate INVALID -j DROP && {program} -A OUTPUT -m conntrack --ctstate INVALID -j DROP"
         ));
     }
+}
+
+fn serve_everywhere() {
+    for (index, address) in ADDRESSES.iter().enumerate() {
+        serve(SocketAddr::new(address.parse().unwrap(), 53), "node");
+        serve(SocketAddr::new(CLUSTER_DNS[index].parse().unwrap(), 5353), "cluster DNS");
+    }
+    while !run("ip -6 route get fd00:1::2").starts_with("local") {}
+}
+
+fn walk(backend: Backend, kind: &str) {
+    kube_proxy(kind);
     runtime().block_on(async {
         let mut node = Node::open(spec(), backend, Duration::from_secs(60)).await.unwrap();
         node.ensure_link().await.unwrap();
-        for (index, address) in ADDRESSES.iter().enumerate() {
-            serve(SocketAddr::new(address.parse().unwrap(), 53), "node");
-            serve(SocketAddr::new(CLUSTER_DNS[index].parse().unwrap(), 5353), "cluster DNS");
-        }
-        while !run("ip -6 route get fd00:1::2").starts_with("local") {}
+        serve_everywhere();
+        let watchdog = Watchdog::start();
         everyone_gets("cluster DNS");
         let before = tracked_dns();
         assert!(before > 0, "conntrack is at work here");
@@ -81,6 +195,7 @@ fn walk(backend: Backend) {
             assert_eq!(answer(&socket), "node");
             assert_eq!(ask(&socket), "cluster DNS", "{}", connections());
         }
+        drop(watchdog);
         assert!(node.teardown().await.is_empty());
     });
 }

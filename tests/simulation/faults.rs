@@ -1,9 +1,9 @@
 //! What goes wrong, when, and for how long a client may then be without an answer: the fault table as data.
 
 use crate::client::Stream;
-use crate::kernel::{Addresses, Place};
+use crate::kernel::{Addresses, LEASE, Place};
 use fastrand::Rng;
-use nodelocaldns::node::TransportProtocol;
+use nodelocaldns::node::{OptionalMatches, TransportProtocol};
 use nodelocaldns::watchdog::state::Timing;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -32,20 +32,24 @@ pub const MENDING: Duration = Duration::from_millis(100);
 pub enum Backend {
     /// A table that goes with its owner.
     Nftables,
-    /// Rules that outlive us, narrowed to while a socket is bound where there is such a match.
-    Iptables { has_socket_match: bool },
+    /// Rules that outlive us, narrowed by what matches there are.
+    Iptables(OptionalMatches),
 }
 
 impl Backend {
-    pub fn has_socket_match(self) -> bool {
-        self == Self::Iptables { has_socket_match: true }
+    /// What narrows rules of iptables, of which there are none beside nftables.
+    pub fn matches(self) -> OptionalMatches {
+        match self {
+            Self::Nftables => OptionalMatches::NONE,
+            Self::Iptables(matches) => matches,
+        }
     }
 
     /// The longest that setting rules takes.
     pub fn settling(self) -> Duration {
         match self {
             Self::Nftables => 3 * MS,
-            Self::Iptables { .. } => 25 * MS,
+            Self::Iptables(_) => 25 * MS,
         }
     }
 }
@@ -72,7 +76,7 @@ impl Scene {
             texts.map(|text| text.parse().expect("an address"));
         let backend = match rng.u8(..10) {
             0..7 => Backend::Nftables,
-            choice => Backend::Iptables { has_socket_match: choice > 7 },
+            _ => Backend::Iptables(OptionalMatches { socket: rng.u8(..4) > 0, recent: rng.u8(..4) > 0 }),
         };
         let has_fallback = backend == Backend::Nftables || rng.bool();
         Self {
@@ -80,7 +84,8 @@ impl Scene {
             addresses: Addresses { cluster_ip, link_local, upstream, kube_dns, pod, node },
             is_ipvs: rng.u8(..6) == 0,
             has_fallback,
-            restart: MS * rng.u32(50..800),
+            // Where there is a lease, also longer than that.
+            restart: MS * rng.u32(50..if backend.matches().recent { 2500 } else { 800 }),
         }
     }
 }
@@ -207,10 +212,17 @@ impl Fault {
             return self.lasts + scene.restart + starting + Duration::from_secs(8);
         }
         // The rules of iptables outlive the watchdog; for pods they end with its sockets, where there is a match for
-        // sockets.
-        let is_left_behind = match scene.backend {
-            Backend::Nftables => false,
-            Backend::Iptables { has_socket_match } => stream.place == Place::Host || !has_socket_match,
+        // sockets, and for all with the lease, where there is one.
+        let until_next_start = scene.restart + 2 * scene.backend.settling();
+        let left_behind = match scene.backend {
+            Backend::Iptables(matches) if stream.place == Place::Host || !matches.socket => {
+                if matches.recent {
+                    until_next_start.min(LEASE)
+                } else {
+                    until_next_start
+                }
+            }
+            Backend::Nftables | Backend::Iptables(_) => Duration::ZERO,
         };
         let of_the_table = match self.kind {
             Kind::ServerKilled | Kind::ServerExits | Kind::ServerTalksNonsense => 50 * MS,
@@ -221,12 +233,10 @@ impl Fault {
                 if is_here { PART_HANGS + TAKEOVER } else { TAKEOVER }
             }
             Kind::ProbesSlow | Kind::ProbesLost => TAKEOVER,
-            Kind::WatchdogKilled | Kind::BothKilled if is_left_behind => scene.restart + 2 * scene.backend.settling(),
+            Kind::WatchdogKilled | Kind::BothKilled => left_behind,
             Kind::BothStopped => self.lasts,
             Kind::LinkRemoved => MENDING,
-            Kind::WatchdogKilled
-            | Kind::BothKilled
-            | Kind::WatchdogStopped
+            Kind::WatchdogStopped
             | Kind::Terminated
             | Kind::Upgraded
             | Kind::RulesFlushed

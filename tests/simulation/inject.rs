@@ -39,8 +39,7 @@ impl World {
         match kind {
             Kind::Upgraded => self.start_agent(true),
             Kind::RulesFlushed => {
-                self.kernel.iptables.clear();
-                self.kernel.has_fallback = false;
+                self.kernel.flush();
                 self.node_changed();
             }
             Kind::LinkRemoved => {

@@ -4,7 +4,7 @@
 //! What it leaves out: fragments, the filter table, and that a TCP connection is more than one packet each way.
 
 use crate::faults::Scene;
-use nodelocaldns::node::{Hook, PacketEnd, Rule, TransportProtocol};
+use nodelocaldns::node::{Hook, OptionalMatches, PacketEnd, Rule, TransportProtocol};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 /// nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream: of a connection without and with packets both ways.
 const UNREPLIED: Duration = Duration::from_secs(30);
 const REPLIED: Duration = Duration::from_secs(120);
+
+/// A lease lasts while so many probes to the address were seen within so long (`src/node/iptables/narrowing.rs`).
+const LEASE_PROBES: usize = 2;
+pub const LEASE: Duration = Duration::from_secs(1);
 
 /// Packets that a socket's buffer holds here; the real ones hold thousands.
 const BUFFER: usize = 4096;
@@ -87,9 +91,11 @@ pub struct Kernel<T> {
     /// nftables tables, each with the agent that owns it.
     owned: HashMap<u32, Vec<Rule>>,
     /// Table raw of iptables.
-    pub iptables: Vec<Rule>,
-    /// PREROUTING rules of iptables have `-m socket --nowildcard`.
-    pub has_socket_match: bool,
+    iptables: Vec<Rule>,
+    /// What narrows the rules of iptables.
+    pub matches: OptionalMatches,
+    /// The list of `-m recent`: when the latest probes over UDP to each address met their rule.
+    probed: HashMap<IpAddr, VecDeque<Instant>>,
     /// kube-proxy balances by IPVS, which takes packets for a Service's address whether they are tracked or not.
     pub is_ipvs: bool,
     /// The table that sends queries for the link-local address to the upstream Service unless they are untracked.
@@ -101,13 +107,14 @@ pub struct Kernel<T> {
 }
 
 impl<T> Kernel<T> {
-    pub fn new(addresses: Addresses, has_socket_match: bool, is_ipvs: bool) -> Self {
+    pub fn new(addresses: Addresses, matches: OptionalMatches, is_ipvs: bool) -> Self {
         Self {
             addresses,
             has_link: false,
             owned: HashMap::new(),
             iptables: Vec::new(),
-            has_socket_match,
+            matches,
+            probed: HashMap::new(),
             is_ipvs,
             has_fallback: false,
             sockets: Vec::new(),
@@ -133,7 +140,9 @@ impl<T> Kernel<T> {
             return Arrival::KubeDns(packet.destination);
         }
         let hook = if place == Place::Pod { Hook::RawPrerouting } else { Hook::RawOutput };
-        if self.is_untracked(hook, &packet) {
+        let is_untracked = self.is_untracked(hook, &packet, now);
+        self.note_probe(hook, &packet, now);
+        if is_untracked {
             return self.deliver(packet, packet.destination, parcel);
         }
         // Priority -299, after raw's -300; the bit that it sets in the mark is in the connection mark from -150 on.
@@ -148,7 +157,7 @@ impl<T> Kernel<T> {
     /// A reply of a process on this node. The address that the client sees it come from; none if the client cannot make
     /// anything of it.
     pub fn send_reply(&mut self, packet: Packet, now: Instant) -> Option<SocketAddr> {
-        if self.is_untracked(Hook::RawOutput, &packet) {
+        if self.is_untracked(Hook::RawOutput, &packet, now) {
             return Some(packet.source);
         }
         let (own, opposite) = (
@@ -193,6 +202,13 @@ impl<T> Kernel<T> {
         self.iptables.extend(missing);
     }
 
+    /// Somebody empties the tables that have no owner; the list of the lease goes with the last rule that names it.
+    pub fn flush(&mut self) {
+        self.iptables.clear();
+        self.probed.clear();
+        self.has_fallback = false;
+    }
+
     /// Link, rules and fallback are there.
     pub fn has_everything(&self, scene: &Scene) -> bool {
         let has_rules = !self.owned.is_empty() || !self.iptables.is_empty();
@@ -219,21 +235,30 @@ impl<T> Kernel<T> {
         self.has_link && (address == self.addresses.cluster_ip || address == self.addresses.link_local)
     }
 
-    fn is_untracked(&self, hook: Hook, packet: &Packet) -> bool {
-        let matches = |rule: &Rule| {
-            let end = match rule.end {
-                PacketEnd::Source => packet.source,
-                PacketEnd::Destination => packet.destination,
-            };
-            rule.hook == hook
-                && end.port() == rule.port
-                && rule.protocol == packet.protocol
-                && end.ip() == rule.address
-                && rule.mark.is_none_or(|mark| packet.mark & mark == mark)
+    fn is_untracked(&self, hook: Hook, packet: &Packet, now: Instant) -> bool {
+        let counts = |rule: &Rule| {
+            let needs_socket = self.matches.socket && hook == Hook::RawPrerouting;
+            let needs_lease = self.matches.recent && rule.end == PacketEnd::Destination && rule.mark.is_none();
+            (!needs_socket || self.has_socket(packet)) && (!needs_lease || self.has_lease(rule.address, now))
         };
-        let needs_socket = self.has_socket_match && hook == Hook::RawPrerouting;
-        self.owned.values().flatten().any(matches)
-            || self.iptables.iter().any(|rule| matches(rule) && (!needs_socket || self.has_socket(packet)))
+        self.owned.values().flatten().any(|rule| applies(rule, hook, packet))
+            || self.iptables.iter().any(|rule| applies(rule, hook, packet) && counts(rule))
+    }
+
+    fn note_probe(&mut self, hook: Hook, packet: &Packet, now: Instant) {
+        let is_renewal = |rule: &&Rule| rule.mark.is_some() && rule.protocol == TransportProtocol::Udp;
+        if self.iptables.iter().filter(is_renewal).any(|rule| applies(rule, hook, packet)) {
+            let times = self.probed.entry(packet.destination.ip()).or_default();
+            if times.len() == LEASE_PROBES {
+                times.pop_front();
+            }
+            times.push_back(now);
+        }
+    }
+
+    fn has_lease(&self, address: IpAddr, now: Instant) -> bool {
+        let times = self.probed.get(&address);
+        times.is_some_and(|times| times.len() == LEASE_PROBES && times.front().is_some_and(|at| now - *at <= LEASE))
     }
 
     fn has_socket(&self, packet: &Packet) -> bool {
@@ -290,6 +315,18 @@ impl<T> Kernel<T> {
         self.tuples.insert((protocol, connection.from, connection.to), index);
         self.tuples.insert((protocol, connection.translated, connection.from), index);
     }
+}
+
+fn applies(rule: &Rule, hook: Hook, packet: &Packet) -> bool {
+    let end = match rule.end {
+        PacketEnd::Source => packet.source,
+        PacketEnd::Destination => packet.destination,
+    };
+    rule.hook == hook
+        && end.port() == rule.port
+        && rule.protocol == packet.protocol
+        && end.ip() == rule.address
+        && rule.mark.is_none_or(|mark| packet.mark & mark == mark)
 }
 
 fn is_open<T>(socket: &Socket<T>, protocol: TransportProtocol, address: IpAddr) -> bool {

@@ -101,6 +101,12 @@ fn rules_that_go_before_the_server_are_caught() {
     assert_caught(Design { holds_rules: false, orphaned: Duration::from_millis(20), ..Design::default() });
 }
 
+/// The lease is renewed by probes: rules that match without it outlast a killed watchdog.
+#[test]
+fn rules_of_iptables_without_their_lease_are_caught() {
+    assert_caught(Design { has_lease: false, ..Design::default() });
+}
+
 #[test]
 fn a_host_network_that_is_not_intercepted_is_caught() {
     assert_caught(Design {

@@ -94,7 +94,7 @@ impl World {
         let number = node.jobs;
         let (stage, takes) = match backend {
             Backend::Nftables => (Stage::Nftables, self.draw(1, 3)),
-            Backend::Iptables { .. } => self.run_iptables(),
+            Backend::Iptables(_) => self.run_iptables(),
         };
         if let Some(agent) = self.agents.get_mut(&id) {
             agent.node.job = Some(Job { number, spec, stage });
@@ -163,7 +163,7 @@ impl World {
         let rules: Vec<_> = desired(&self.spec, interception).rules.into_iter().filter(is_set).collect();
         match self.scene.backend {
             Backend::Nftables => self.kernel.own(id, rules),
-            Backend::Iptables { .. } => self.kernel.restore(&rules, is_alone),
+            Backend::Iptables(_) => self.kernel.restore(&rules, is_alone),
         }
     }
 }

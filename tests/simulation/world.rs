@@ -6,7 +6,7 @@ use crate::faults::{Fault, Kind, MENDING, Scene};
 use crate::kernel::{Arrival, DNS, Kernel, Packet, Place};
 use crate::server::Parcel;
 use fastrand::Rng;
-use nodelocaldns::node::{Fallback, Interception, NodeSpec, Rule, TransportProtocol};
+use nodelocaldns::node::{Fallback, Interception, NodeSpec, OptionalMatches, Rule, TransportProtocol};
 use nodelocaldns::watchdog::state::{Exit, ProbeTarget, Timing};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -37,11 +37,20 @@ pub struct Design {
     pub orphaned: Duration,
     /// The server holds the rules' owner too, so that they go with whichever process ends last.
     pub holds_rules: bool,
+    /// Rules of iptables have the lease where there is a match for it.
+    pub has_lease: bool,
 }
 
 impl Default for Design {
     fn default() -> Self {
-        Self { timing: Timing::default(), is_set: |_| true, withdraws: true, orphaned: 3 * MS, holds_rules: true }
+        Self {
+            timing: Timing::default(),
+            is_set: |_| true,
+            withdraws: true,
+            orphaned: 3 * MS,
+            holds_rules: true,
+            has_lease: true,
+        }
     }
 }
 
@@ -105,6 +114,8 @@ impl World {
                 streams.extend([Place::Pod, Place::Host].map(|place| Stream::new(place, address, protocol)));
             }
         }
+        let matches = scene.backend.matches();
+        let matches = OptionalMatches { recent: matches.recent && design.has_lease, ..matches };
         let spec = NodeSpec {
             addresses: addresses.to_vec(),
             port: DNS,
@@ -121,7 +132,7 @@ impl World {
             design,
             scene,
             spec,
-            kernel: Kernel::new(scene.addresses, scene.backend.has_socket_match(), scene.is_ipvs),
+            kernel: Kernel::new(scene.addresses, matches, scene.is_ipvs),
             agents: BTreeMap::new(),
             last_number: 0,
             streams,

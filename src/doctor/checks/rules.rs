@@ -4,7 +4,8 @@ use super::{RUN_WITH_PRIVILEGES, is_any_at_work, list, ours};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{
-    Backend, Hook, Interception, IptablesTable, PacketEnd, Rule, RulesetTable, TABLE_NAME, describe_clients, desired,
+    Backend, Hook, Interception, IptablesTable, LeaseUse, PacketEnd, PresentRule, Rule, RulesetTable, TABLE_NAME,
+    describe_clients, desired,
 };
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -23,6 +24,8 @@ pub(super) struct RulesFound {
     has_probe_rules_only: bool,
     /// Iptables has the whole interception.
     is_in_iptables: bool,
+    /// The rules for queries in iptables match only while the watchdog's probes renew their lease.
+    has_lease: bool,
 }
 
 /// What holds the rules.
@@ -49,17 +52,23 @@ impl RulesFound {
             packets: None,
             has_probe_rules_only: false,
             is_in_iptables: false,
+            has_lease: false,
         };
         match &findings.node.iptables {
             Ok(listings) => {
                 let of_raw = || listings.iter().filter(|listing| listing.table == IptablesTable::Raw);
-                let held: HashSet<Rule> =
-                    of_raw().flat_map(|listing| listing.ours()).map(|present| present.rule).collect();
+                let present: Vec<PresentRule> = of_raw().flat_map(|listing| listing.ours()).collect();
+                let held: HashSet<Rule> = present.iter().map(|present| present.rule).collect();
                 let program = of_raw().find(|listing| !listing.ours().is_empty()).map(|listing| listing.program);
                 if let Some(program) = program {
                     best.has_probe_rules_only = probing.iter().all(|rule| held.contains(rule));
                     best.missing = lacking(&held);
                     best.is_in_iptables = best.missing.is_empty();
+                    let of_queries = |present: &&PresentRule| {
+                        present.rule.end == PacketEnd::Destination && present.rule.mark.is_none()
+                    };
+                    let is_leased = |present: &PresentRule| matches!(present.narrowing.lease, LeaseUse::Needs { .. });
+                    best.has_lease = present.iter().filter(of_queries).all(is_leased);
                     best.place = RulesLocation::Iptables(program);
                 }
             }
@@ -138,11 +147,22 @@ pub(super) fn rules(expected: &Expectation, findings: &Findings, rules_found: &R
         RulesLocation::Nftables(table) => owner(&mut check, findings, table),
         RulesLocation::Iptables(program) => {
             check.ok(format!("{program}, table raw, holds rules of an agent"));
-            if rules_found.is_in_iptables && !is_any_at_work(findings) {
-                check.problem(
+            let start_or_remove = "start the agent, or remove what is left: `nodelocaldns teardown -localip ADDRESSES`";
+            match (rules_found.is_in_iptables, is_any_at_work(findings), rules_found.has_lease) {
+                (true, false, false) => check.problem(
                     "no agent runs, and its iptables rules are still there: queries stay on a node where nobody answers",
-                    "start the agent, or remove what is left: `nodelocaldns teardown -localip ADDRESSES`",
-                );
+                    start_or_remove,
+                ),
+                (true, false, true) => check.warning(
+                    "no agent runs, and its iptables rules are still there; their lease (`-m recent`) is over, so cluster DNS answers",
+                    start_or_remove,
+                ),
+                (true, true, false) => check.warning(
+                    "the iptables rules have no lease: should the agent be killed, programs on the host network get no answer until it runs \
+                     again, or for 2 s where the table nodelocaldns-guard is there",
+                    "load the kernel module xt_recent (`modprobe xt_recent`), see that iptables knows `-m recent`, and restart the agent",
+                ),
+                _ => {}
             }
         }
         RulesLocation::Nowhere => {}

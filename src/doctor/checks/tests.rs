@@ -303,20 +303,24 @@ fn rules_in_iptables_do_as_well_unless_nobody_is_there_to_answer() {
             let (end, port) = if rule.end == crate::node::PacketEnd::Source { ("-s", "--sport") } else { ("-d", "--dport") };
             let protocol = if rule.protocol == TransportProtocol::Udp { "udp" } else { "tcp" };
             let mark = rule.mark.map(|mark| format!("-m mark --mark {mark:#x}/{mark:#x} ")).unwrap_or_default();
+            let is_query = rule.end == crate::node::PacketEnd::Destination && rule.mark.is_none();
+            let lease = if is_query { "LEASE" } else { "" };
             format!(
-                "-A {chain} {end} {}/32 -p {protocol} -m {protocol} {port} {} {mark}-m comment --comment \"NodeLocal DNS Cache: skip \
+                "-A {chain} {end} {}/32 -p {protocol} -m {protocol} {port} {} {mark}{lease}-m comment --comment \"NodeLocal DNS Cache: skip \
                  conntrack\" -j NOTRACK",
                 rule.address, rule.port
             )
         })
         .collect();
-    let with_iptables = |findings: &mut Findings, first: &str| {
+    let with_lease = |findings: &mut Findings, first: &str, lease: &str| {
         findings.node.nftables =
             Ok(Ruleset { tables: ruleset(&on()).tables.split_off(1), chains: fallback_chains().into() });
-        let raw = format!("{first}\n{}\n", lines.join("\n"));
+        let raw = format!("{first}\n{}\n", lines.join("\n").replace("LEASE", lease));
         findings.node.iptables =
             Ok(vec![listing(IptablesTable::Raw, &raw), listing(IptablesTable::Filter, "-P INPUT ACCEPT\n")]);
     };
+    let lease = "-m recent --rcheck --seconds 1 --hitcount 2 --name nodelocaldns --mask 255.255.255.255 --rdest ";
+    let with_iptables = |findings: &mut Findings, first: &str| with_lease(findings, first, lease);
     let diagnosis = diagnose_with(|findings| with_iptables(findings, ""));
     assert_eq!((diagnosis.verdict, diagnosis.intercepted), (CheckStatus::Ok, Some(true)), "{diagnosis}");
 
@@ -330,14 +334,20 @@ fn rules_in_iptables_do_as_well_unless_nobody_is_there_to_answer() {
     let diagnosis = diagnose_with(|findings| with_iptables(findings, "-A PREROUTING -i cali+ -j ACCEPT"));
     only(&diagnosis, CheckStatus::Warning, &["rule_order"]);
 
-    let diagnosis = diagnose_with(|findings| {
-        with_iptables(findings, "");
-        findings.agents.clear();
-        findings.node.has_agent = false;
-    });
-    let check = diagnosis.check("rules").unwrap();
-    assert_eq!(check.verdict, CheckStatus::Problem);
-    assert!(check.advice[0].contains("teardown"), "{diagnosis}");
+    let without_lease = diagnose_with(|findings| with_lease(findings, "", ""));
+    let check = only(&without_lease, CheckStatus::Warning, &["rules"]);
+    assert!(check.advice[0].contains("xt_recent"), "{without_lease}");
+
+    for (lease, verdict) in [("", CheckStatus::Problem), (lease, CheckStatus::Warning)] {
+        let diagnosis = diagnose_with(|findings| {
+            with_lease(findings, "", lease);
+            findings.agents.clear();
+            findings.node.has_agent = false;
+        });
+        let check = diagnosis.check("rules").unwrap();
+        assert_eq!(check.verdict, verdict, "{diagnosis}");
+        assert!(check.advice[0].contains("teardown"), "{diagnosis}");
+    }
 }
 
 #[test]

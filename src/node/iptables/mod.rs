@@ -1,6 +1,7 @@
 //! Rules through the iptables programs: the interception where nftables has no owners, and in either case the ACCEPT
 //! rules of a legacy filter table. Everything here waits for programs to end, so it belongs on a thread that may wait.
 
+mod narrowing;
 mod preceding;
 mod program;
 mod select;
@@ -8,14 +9,15 @@ mod text;
 
 use super::desired::Rule;
 use super::error::Error;
+pub(crate) use narrowing::LeaseUse;
+pub use narrowing::OptionalMatches;
 pub(crate) use preceding::PrecedingRule;
 pub use preceding::preceding_rules;
 use select::{IptablesVariant, VariantEvidence, has_kubernetes_chains, select};
 use std::io;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 pub(crate) use text::PresentRule;
-use text::takes_socket_match;
 pub use text::{IptablesChanges, IptablesTable, changes, present, script};
 
 /// How long a program waits for the xtables lock.
@@ -25,8 +27,8 @@ const LOCK_WAIT_SECONDS: u32 = 5;
 pub(super) struct Iptables {
     variant: IptablesVariant,
     reason: &'static str,
-    /// Whether `-m socket` may be had, for IPv4 and IPv6; so until a program says no.
-    socket_match: [AtomicBool; 2],
+    /// What may be had for IPv4 and IPv6: everything, until a program says no.
+    available: [Mutex<OptionalMatches>; 2],
 }
 
 impl Iptables {
@@ -44,7 +46,7 @@ impl Iptables {
         let chosen = select(evidence(IptablesVariant::Nft), evidence(IptablesVariant::Legacy), has_default);
         let (variant, reason) =
             chosen.ok_or(Error::IptablesMissing { program: IptablesVariant::Default.program(false) })?;
-        Ok(Self { variant, reason, socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
+        Ok(Self::of(variant, reason))
     }
 
     /// The programs for legacy tables, if there are any.
@@ -56,11 +58,11 @@ impl Iptables {
             let version = execute(IptablesVariant::Default, false, IptablesTable::Filter.name(), "--version").ok()?;
             (!version.contains("nf_tables")).then_some(IptablesVariant::Default)?
         };
-        Some(Self {
-            variant,
-            reason: "there is a legacy table",
-            socket_match: [AtomicBool::new(true), AtomicBool::new(true)],
-        })
+        Some(Self::of(variant, "there is a legacy table"))
+    }
+
+    fn of(variant: IptablesVariant, reason: &'static str) -> Self {
+        Self { variant, reason, available: [(); 2].map(|()| Mutex::new(OptionalMatches::ALL)) }
     }
 
     /// The program and why it is the one to use, for the log.
@@ -96,24 +98,46 @@ impl Iptables {
 
     fn apply_to(&self, table: IptablesTable, is_ipv6: bool, desired: &[Rule], is_alone: bool) -> Result<bool, Error> {
         let found = list(self.variant, is_ipv6, table)?;
-        let socket_match = &self.socket_match[usize::from(is_ipv6)];
-        let attempt = |with_socket| {
-            let todo = changes(desired, with_socket, &found, is_alone);
-            restore(self.variant, is_ipv6, table, &todo, with_socket).map(|()| todo != IptablesChanges::default())
+        let attempt = |available| {
+            let todo = changes(desired, available, &found, is_alone);
+            restore(self.variant, is_ipv6, table, &todo, available).map(|()| todo != IptablesChanges::default())
         };
-        if !socket_match.load(Ordering::Relaxed) {
-            return attempt(false);
-        }
-        match attempt(true) {
-            Err(error @ Error::Iptables { .. }) if desired.iter().any(takes_socket_match) => {
-                // Either the match is lacking, or the next attempt fails for the same reason and tells it.
-                let has_changed = attempt(false)?;
-                socket_match.store(false, Ordering::Relaxed);
-                tracing::info!("no `-m socket` here, so rules stay in force should this program be killed: {error}");
-                Ok(has_changed)
+        let available = &self.available[usize::from(is_ipv6)];
+        let attempts = available.lock().unwrap_or_else(PoisonError::into_inner).attempts(desired);
+        let mut refusals = Vec::new();
+        for taken in &attempts {
+            match attempt(*taken) {
+                Ok(has_changed) => {
+                    if let (Some(refusal), Some(wanted)) = (refusals.first(), attempts.first()) {
+                        let lacking = wanted.without(*taken);
+                        say_what_is_lacking(is_ipv6, lacking, refusal);
+                        let mut available = available.lock().unwrap_or_else(PoisonError::into_inner);
+                        *available = available.without(lacking);
+                    }
+                    return Ok(has_changed);
+                }
+                // Either a match is lacking, or the last attempt fails for the same reason and tells it.
+                Err(error @ Error::Iptables { .. }) => refusals.push(error),
+                Err(error) => return Err(error),
             }
-            outcome => outcome,
         }
+        refusals.pop().map_or(Ok(false), Err)
+    }
+}
+
+fn say_what_is_lacking(is_ipv6: bool, lacking: OptionalMatches, refusal: &Error) {
+    let family = if is_ipv6 { "IPv6" } else { "IPv4" };
+    if lacking.recent {
+        tracing::warn!(
+            "iptables for {family} has no `-m recent` (kernel module xt_recent): should this program be killed, programs on the host network \
+             wait for its next start, or 2 s where nftables can guard the rules: {refusal}"
+        );
+    }
+    if lacking.socket {
+        tracing::info!(
+            "iptables for {family} has no `-m socket` (kernel module xt_socket): should this program be killed, pods wait for as long as \
+             programs on the host network: {refusal}"
+        );
     }
 }
 
@@ -125,8 +149,8 @@ pub(super) fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
         for table in tables {
             for variant in variants_in_use(is_ipv6, table.name()) {
                 let cleaned = list(variant, is_ipv6, *table).and_then(|found| {
-                    let todo = changes(&[], false, &found, true);
-                    restore(variant, is_ipv6, *table, &todo, false).map(|()| todo.surplus.len())
+                    let todo = changes(&[], OptionalMatches::NONE, &found, true);
+                    restore(variant, is_ipv6, *table, &todo, OptionalMatches::NONE).map(|()| todo.surplus.len())
                 });
                 match cleaned {
                     Ok(count) => removed += count,
@@ -270,7 +294,7 @@ fn restore(
     is_ipv6: bool,
     table: IptablesTable,
     todo: &IptablesChanges,
-    with_socket: bool,
+    available: OptionalMatches,
 ) -> Result<(), Error> {
     if *todo == IptablesChanges::default() {
         return Ok(());
@@ -279,7 +303,7 @@ fn restore(
     let mut command = Command::new(program);
     command.args(["--noflush", "--wait", &LOCK_WAIT_SECONDS.to_string()]);
     let shown = || format!("{program}, table {}", table.name());
-    let output = program::run(command, script(table, todo, with_socket).into(), program::LIMIT);
+    let output = program::run(command, script(table, todo, available).into(), program::LIMIT);
     check(&output.map_err(|error| failure_to_run(&error, program, shown()))?, shown)
 }
 

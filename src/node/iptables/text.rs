@@ -1,5 +1,6 @@
 //! Rules as iptables writes them, and what there is to do to those that exist. Pure.
 
+use super::narrowing::{LeaseUse, Narrowing, OptionalMatches};
 use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Rule, TransportProtocol};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -45,8 +46,8 @@ impl IptablesTable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PresentRule {
     pub rule: Rule,
-    /// Whether it counts only while a socket is bound that would take the packet.
-    pub needs_socket: bool,
+    /// When it counts.
+    pub narrowing: Narrowing,
     /// What stands after `-A CHAIN`, as the program itself writes it.
     pub text: String,
 }
@@ -79,15 +80,10 @@ fn link_match(hook: Hook) -> &'static str {
     }
 }
 
-/// Whether `rule` can be narrowed to while a socket is bound: only packets that come in are looked up.
-pub(super) fn takes_socket_match(rule: &Rule) -> bool {
-    rule.hook == Hook::RawPrerouting
-}
-
 /// What iptables-restore reads to make `changes` so: new rules at the front of their chains, then those that go.
-pub fn script(table: IptablesTable, changes: &IptablesChanges, with_socket: bool) -> String {
+pub fn script(table: IptablesTable, changes: &IptablesChanges, available: OptionalMatches) -> String {
     let missing = changes.missing.iter().map(|rule| {
-        let text = specification(rule, with_socket && takes_socket_match(rule));
+        let text = specification(rule, Narrowing::of(rule, available));
         format!("-I {} 1 {text}\n", chain(rule.hook))
     });
     let surplus = changes.surplus.iter().map(|present| format!("-D {} {}\n", chain(present.rule.hook), present.text));
@@ -96,7 +92,7 @@ pub fn script(table: IptablesTable, changes: &IptablesChanges, with_socket: bool
 }
 
 /// What stands after the chain.
-fn specification(rule: &Rule, needs_socket: bool) -> String {
+fn specification(rule: &Rule, narrowing: Narrowing) -> String {
     let protocol = match rule.protocol {
         TransportProtocol::Udp => "udp",
         TransportProtocol::Tcp => "tcp",
@@ -110,10 +106,7 @@ fn specification(rule: &Rule, needs_socket: bool) -> String {
     if let Some(mark) = rule.mark {
         let _a_string_takes_it_all = write!(text, " -m mark --mark {mark:#x}/{mark:#x}");
     }
-    if needs_socket {
-        // Without --nowildcard, sockets bound to every address would not count.
-        text.push_str(" -m socket --nowildcard");
-    }
+    text.push_str(&narrowing.text(rule.address));
     let table = IptablesTable::of(rule.hook);
     let target = match table {
         IptablesTable::Raw => "NOTRACK",
@@ -140,9 +133,9 @@ fn parse(table: IptablesTable, line: &str) -> Option<PresentRule> {
         _ => return None,
     };
     let (before, after) = text.split_once(&format!("-m comment --comment \"{}\"", table.comment()))?;
-    let mut words = before.split_whitespace().chain(after.split_whitespace());
+    let mut words = before.split_whitespace().chain(after.split_whitespace()).peekable();
     let (mut protocol, mut end, mut port, mut mark, mut target) = (None, None, None, None, None);
-    let mut needs_socket = false;
+    let mut narrowing = Narrowing::default();
     while let Some(word) = words.next() {
         match word {
             "-p" => {
@@ -157,7 +150,7 @@ fn parse(table: IptablesTable, line: &str) -> Option<PresentRule> {
             "--sport" => port = Some((PacketEnd::Source, words.next()?.parse().ok()?)),
             "--dport" => port = Some((PacketEnd::Destination, words.next()?.parse().ok()?)),
             "--mark" => mark = Some(bits(words.next()?)?),
-            "--nowildcard" => needs_socket = true,
+            "--nowildcard" => narrowing.needs_socket = true,
             "-i" | "-o" => {
                 hook = match (hook, word, words.next()?) {
                     (Hook::FilterInput, "-i", "lo") => Hook::FilterInputLoopback,
@@ -167,6 +160,9 @@ fn parse(table: IptablesTable, line: &str) -> Option<PresentRule> {
             }
             "-m" => match words.next()? {
                 "udp" | "tcp" | "mark" | "socket" => {}
+                "recent" if narrowing.lease == LeaseUse::None => {
+                    narrowing.lease = LeaseUse::read(&mut words, end?.1)?;
+                }
                 _ => return None,
             },
             "-j" => target = Some(words.next()?),
@@ -180,9 +176,9 @@ fn parse(table: IptablesTable, line: &str) -> Option<PresentRule> {
         IptablesTable::Filter => "ACCEPT",
     };
     let ((end, address), (port_end, port)) = (end?, port?);
-    let is_whole = port_end == end && target == Some(wanted_target);
     let rule = Rule { hook, protocol: protocol?, end, address, port, mark };
-    is_whole.then(|| PresentRule { rule, needs_socket, text: text.to_owned() })
+    let is_ours = port_end == end && target == Some(wanted_target) && narrowing.fits(&rule);
+    is_ours.then(|| PresentRule { rule, narrowing, text: text.to_owned() })
 }
 
 /// `10.96.0.10/32`, `fd00::10/128`: one address.
@@ -200,10 +196,17 @@ fn bits(text: &str) -> Option<u32> {
 }
 
 /// What makes the rules that are `present` in one table those that are `desired`. Rules that somebody else may still
-/// need are surplus only when `is_alone`; a rule that is there several times is so in any case.
-pub fn changes(desired: &[Rule], with_socket: bool, present: &[PresentRule], is_alone: bool) -> IptablesChanges {
-    let wants = |rule: &Rule| with_socket && takes_socket_match(rule);
-    let is_it = |rule: &Rule, present: &PresentRule| present.rule == *rule && present.needs_socket == wants(rule);
+/// need are surplus only when `is_alone`; a rule that is there several times is so in any case. `available` says when
+/// those that are desired should count.
+pub fn changes(
+    desired: &[Rule],
+    available: OptionalMatches,
+    present: &[PresentRule],
+    is_alone: bool,
+) -> IptablesChanges {
+    let is_it = |rule: &Rule, present: &PresentRule| {
+        present.rule == *rule && present.narrowing == Narrowing::of(rule, available)
+    };
     let missing = desired.iter().filter(|rule| !present.iter().any(|present| is_it(rule, present)));
     let surplus = present.iter().enumerate().filter(|(index, candidate)| {
         let is_desired = desired.iter().any(|rule| is_it(rule, candidate));
@@ -245,7 +248,7 @@ mod tests {
 -P OUTPUT ACCEPT
 -N cali-PREROUTING
 -A PREROUTING -j cali-PREROUTING
--A PREROUTING -d 10.96.0.10/32 -p udp -m udp --dport 53 -m socket --nowildcard -m comment --comment "NodeLocal DNS Cache: skip conntrack" -j NOTRACK
+-A PREROUTING -d 10.96.0.10/32 -p udp -m udp --dport 53 -m socket --nowildcard -m recent --rcheck --seconds 1 --hitcount 2 --name nodelocaldns --mask 255.255.255.255 --rdest -m comment --comment "NodeLocal DNS Cache: skip conntrack" -j NOTRACK
 -A OUTPUT -d fd00::10/128 -p tcp -m tcp --dport 53 -m mark --mark 0x100000/0x100000 -m comment --comment "NodeLocal DNS Cache: skip conntrack" -j CT --notrack
 -A OUTPUT -s 10.96.0.10/32 -p udp -m udp --sport 53 -m comment --comment "NodeLocal DNS Cache: skip conntrack" -j NOTRACK
 -A OUTPUT -s 10.96.0.0/16 -p udp -m udp --sport 53 -m comment --comment "NodeLocal DNS Cache: skip conntrack" -j NOTRACK
@@ -266,7 +269,8 @@ mod tests {
                 "raw OUTPUT: udp from 10.96.0.10 port 53 NOTRACK",
             ]
         );
-        assert!(present(IptablesTable::Raw, LISTING)[0].needs_socket);
+        let lease = LeaseUse::Needs { probes: 2, seconds: 1 };
+        assert_eq!(present(IptablesTable::Raw, LISTING)[0].narrowing, Narrowing { needs_socket: true, lease });
         assert_eq!(present(IptablesTable::Filter, LISTING), []);
     }
 
@@ -275,9 +279,9 @@ mod tests {
         let rules = raw_rules(&on());
         let rule = rules.last().unwrap();
         assert_eq!(
-            specification(rule, true),
-            "-p tcp -d 169.254.20.10 --dport 53 -m socket --nowildcard -m comment --comment \"NodeLocal DNS Cache: skip conntrack\" \
-             -j NOTRACK"
+            specification(rule, Narrowing::of(rule, OptionalMatches::ALL)),
+            "-p tcp -d 169.254.20.10 --dport 53 -m socket --nowildcard -m recent --rcheck --seconds 1 --hitcount 2 --name nodelocaldns \
+             --mask 255.255.255.255 --rdest -m comment --comment \"NodeLocal DNS Cache: skip conntrack\" -j NOTRACK"
         );
     }
 
@@ -296,7 +300,10 @@ mod tests {
     #[test]
     fn an_empty_table_lacks_everything_in_the_desired_order() {
         let rules = raw_rules(&on());
-        assert_eq!(changes(&rules, true, &[], true), IptablesChanges { missing: rules, surplus: vec![] });
+        assert_eq!(
+            changes(&rules, OptionalMatches::ALL, &[], true),
+            IptablesChanges { missing: rules, surplus: vec![] }
+        );
     }
 
     #[test]
@@ -305,73 +312,109 @@ mod tests {
         let surplus = present(IptablesTable::Raw, LISTING).remove(2);
         let text = surplus.text.clone();
         let changes = IptablesChanges { missing: vec![on[0]], surplus: vec![surplus] };
-        let expected = format!("*raw\n-I OUTPUT 1 {}\n-D OUTPUT {text}\nCOMMIT\n", specification(&on[0], false));
-        assert_eq!(script(IptablesTable::Raw, &changes, true), expected);
+        let expected = format!(
+            "*raw\n-I OUTPUT 1 {}\n-D OUTPUT {text}\nCOMMIT\n",
+            specification(&on[0], Narrowing::of(&on[0], OptionalMatches::ALL))
+        );
+        assert_eq!(script(IptablesTable::Raw, &changes, OptionalMatches::ALL), expected);
     }
 
     #[test]
     fn another_agent_s_rules_stay_but_repeated_ones_go() {
         let on = raw_rules(&on());
-        let mut present = listed(&on, false);
+        let mut present = listed(&on, OptionalMatches::NONE);
         present.push(present[0].clone());
-        let changes = changes(&raw_rules(&Interception::default()), false, &present, false);
+        let changes = changes(&raw_rules(&Interception::default()), OptionalMatches::NONE, &present, false);
         assert_eq!(changes, IptablesChanges { missing: vec![], surplus: vec![present[0].clone()] });
     }
 
     #[test]
-    fn the_reference_s_rule_without_the_socket_match_is_replaced() {
+    fn the_reference_s_rules_that_need_neither_socket_nor_lease_are_replaced() {
         let on = raw_rules(&on());
-        let changes = changes(&on, true, &listed(&on, false), true);
-        assert_eq!(changes.missing.len(), 4);
-        assert!(changes.missing.iter().all(takes_socket_match));
-        assert_eq!(changes.surplus.iter().map(|present| present.rule).collect::<Vec<_>>(), changes.missing);
+        let changes = changes(&on, OptionalMatches::ALL, &listed(&on, OptionalMatches::NONE), true);
+        let narrowed = |rule: &&Rule| Narrowing::of(rule, OptionalMatches::ALL) != Narrowing::default();
+        let wanted: Vec<Rule> = on.iter().filter(narrowed).copied().collect();
+        // Queries in and out over UDP and TCP and to the health port, and probes over UDP, of two addresses.
+        assert_eq!((wanted.len(), &changes.missing), (2 * 6, &wanted));
+        let mut surplus: Vec<Rule> = changes.surplus.iter().map(|present| present.rule).collect();
+        surplus.sort_by_key(|rule| wanted.iter().position(|wanted| wanted == rule));
+        assert_eq!(surplus, wanted);
+    }
+
+    #[test]
+    fn a_lease_of_another_length_is_replaced() {
+        let on = raw_rules(&on());
+        let mut present = listed(&on, OptionalMatches::ALL);
+        let first = present.iter_mut().find(|present| present.rule.hook == Hook::RawPrerouting).unwrap();
+        first.narrowing.lease = LeaseUse::Needs { probes: 1, seconds: 2 };
+        let first = first.clone();
+        let changes = changes(&on, OptionalMatches::ALL, &present, true);
+        assert_eq!(changes, IptablesChanges { missing: vec![first.rule], surplus: vec![first] });
+    }
+
+    #[test]
+    fn a_rule_with_a_condition_that_ours_of_its_kind_never_have_is_somebody_else_s() {
+        let queries = "-p udp -m udp --dport 53";
+        let set = "-m recent --set --name nodelocaldns --mask 255.255.255.255 --rdest";
+        let comment = "-m comment --comment \"NodeLocal DNS Cache: skip conntrack\" -j NOTRACK";
+        for foreign in [
+            format!("-A PREROUTING -d 10.96.0.10/32 {queries} {set} {comment}"),
+            format!("-A OUTPUT -d 10.96.0.10/32 {queries} -m socket --nowildcard {comment}"),
+            format!("-A OUTPUT -d 10.96.0.10/32 {queries} -m mark --mark 0x1/0x1 {set} {set} {comment}"),
+        ] {
+            assert_eq!(present(IptablesTable::Raw, &foreign), [], "{foreign}");
+        }
     }
 
     /// The rules as a program that appends them one after another would list them.
-    fn listed(rules: &[Rule], with_socket: bool) -> Vec<PresentRule> {
+    fn listed(rules: &[Rule], available: OptionalMatches) -> Vec<PresentRule> {
         let line = |rule: &Rule| {
-            let text = specification(rule, with_socket && takes_socket_match(rule));
+            let text = specification(rule, Narrowing::of(rule, available));
             format!("-A {} {text}", chain(rule.hook))
         };
         let listing = rules.iter().map(line).collect::<Vec<_>>().join("\n");
         IptablesTable::ALL.iter().flat_map(|table| present(*table, &listing)).collect()
     }
 
+    fn available() -> impl Strategy<Value = OptionalMatches> {
+        (any::<bool>(), any::<bool>()).prop_map(|(socket, recent)| OptionalMatches { socket, recent })
+    }
+
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(index in 0_usize..44, with_socket: bool) {
+        fn what_is_written_is_read_back(index in 0_usize..44, available in available()) {
             let rules = rules(&on());
             let rule = rules[index % rules.len()];
-            let read = listed(&[rule], with_socket);
+            let read = listed(&[rule], available);
             prop_assert_eq!(read.len(), 1);
             prop_assert_eq!(read[0].rule, rule);
-            prop_assert_eq!(read[0].needs_socket, with_socket && takes_socket_match(&rule));
+            prop_assert_eq!(read[0].narrowing, Narrowing::of(&rule, available));
         }
 
         /// Whatever is there, the changes make it what it should be, and a second look finds nothing to do.
         #[test]
         fn changes_lead_to_what_is_desired(
-            picks in prop::collection::vec((0_usize..24, any::<bool>()), 0..30),
+            picks in prop::collection::vec((0_usize..24, available()), 0..30),
             intercepted in prop::sample::subsequence(on().addresses().collect::<Vec<_>>(), 0..=2),
-            with_socket: bool,
+            available in available(),
         ) {
             let all = raw_rules(&on());
-            let listed_one = |(index, socket): &(usize, bool)| listed(&[all[index % all.len()]], *socket);
+            let listed_one = |(index, with): &(usize, OptionalMatches)| listed(&[all[index % all.len()]], *with);
             let before: Vec<PresentRule> = picks.iter().flat_map(listed_one).collect();
             let desired = raw_rules(&Interception::of(&intercepted));
-            let changes_found = changes(&desired, with_socket, &before, true);
+            let changes_found = changes(&desired, available, &before, true);
             let mut after: Vec<PresentRule> = before;
-            after.extend(listed(&changes_found.missing, with_socket));
+            after.extend(listed(&changes_found.missing, available));
             for gone in &changes_found.surplus {
                 let place = after.iter().position(|present| present == gone).unwrap();
                 after.remove(place);
             }
-            prop_assert_eq!(changes(&desired, with_socket, &after, true), IptablesChanges::default());
+            prop_assert_eq!(changes(&desired, available, &after, true), IptablesChanges::default());
             prop_assert_eq!(after.len(), desired.len());
         }
 
         #[test]
-        fn no_listing_makes_it_panic(text in "(-A|-P|OUTPUT|-p|udp|-s|/|\\PC| |\"|--mark|0x){0,60}") {
+        fn no_listing_makes_it_panic(text in "(-A|-P|OUTPUT|-p|udp|-s|/|\\PC| |\"|--mark|0x|-m recent|--name){0,60}") {
             let _read = present(IptablesTable::Raw, &text);
         }
     }
