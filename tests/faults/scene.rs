@@ -28,7 +28,7 @@ pub fn rates(backend: &str) -> impl Iterator<Item = u32> {
 }
 
 /// Before the fault.
-const LEAD: Duration = Duration::from_millis(300);
+pub const LEAD: Duration = Duration::from_millis(300);
 
 pub struct Scene {
     pub network: Network,

@@ -142,9 +142,9 @@ fn loses_nothing(backend: &str) {
 }
 
 #[test]
-fn with_iptables_kube_dns_answers_pods_at_the_link_local_address_when_the_orphaned_server_has_ended() {
+fn with_iptables_kube_dns_answers_at_the_link_local_address_when_the_orphaned_server_has_ended() {
     in_a_namespace(
-        "fallback::with_iptables_kube_dns_answers_pods_at_the_link_local_address_when_the_orphaned_server_has_ended",
+        "fallback::with_iptables_kube_dns_answers_at_the_link_local_address_when_the_orphaned_server_has_ended",
         || {
             let cluster = Cluster::new();
             let mut agent = cluster.start("iptables", &BOTH);
@@ -152,11 +152,16 @@ fn with_iptables_kube_dns_answers_pods_at_the_link_local_address_when_the_orphan
             let clients = connected_clients(&cluster, &LOCALS);
             agent.kill();
             cluster.kube_dns_count(NAME);
-            // Rules for pods match only while a socket is bound (-m socket); those for the node's own programs stay,
-            // and keep queries untracked.
-            for (who, client) in clients.iter().filter(|(who, _)| who.starts_with("pod")) {
-                assert_address(ask_on(client, NAME, SOON).as_ref(), who);
-                assert_eq!(cluster.kube_dns_count(NAME), 1, "{who}");
+            // Rules for pods match only while a socket is bound (-m socket), those for programs on the host network for
+            // as long as the lease lasts (-m recent).
+            for (who, client) in &clients {
+                if who.starts_with("pod") {
+                    assert_address(ask_on(client, NAME, SOON).as_ref(), who);
+                    assert_eq!(cluster.kube_dns_count(NAME), 1, "{who}");
+                } else {
+                    let is_answered = || ask_on(client, NAME, Duration::from_millis(100)).is_some();
+                    assert!(wait_until(SOON, is_answered), "{who}: the lease does not end\n{}", rules());
+                }
             }
             let next = cluster.start("iptables", &BOTH);
             next.await_interception();

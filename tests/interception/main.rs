@@ -321,8 +321,8 @@ fn sockets_of(pid: i32, protocol: &str) -> Vec<u32> {
 }
 
 #[test]
-fn with_iptables_kube_dns_answers_pods_when_the_orphaned_server_has_ended() {
-    in_a_namespace("with_iptables_kube_dns_answers_pods_when_the_orphaned_server_has_ended", || {
+fn with_iptables_kube_dns_answers_when_the_orphaned_server_has_ended() {
+    in_a_namespace("with_iptables_kube_dns_answers_when_the_orphaned_server_has_ended", || {
         let cluster = Cluster::new();
         let mut agent = cluster.start("iptables", &[]);
         agent.await_interception();
@@ -330,10 +330,16 @@ fn with_iptables_kube_dns_answers_pods_when_the_orphaned_server_has_ended() {
         agent.kill();
         assert!(leaves_untracked(), "nobody is left to remove the rules");
         cluster.kube_dns_count(NAME);
-        // Rules for pods match only while a socket is bound (-m socket).
-        for (who, client) in clients.iter().filter(|(who, _)| who.starts_with("pod")) {
-            assert_address(ask_on(client, NAME, SOON).as_ref(), who);
-            assert_eq!(cluster.kube_dns_count(NAME), 1, "{who}");
+        // Rules for pods match only while a socket is bound (-m socket), those for programs on the host network for as
+        // long as the lease lasts (-m recent).
+        for (who, client) in &clients {
+            if who.starts_with("pod") {
+                assert_address(ask_on(client, NAME, SOON).as_ref(), who);
+                assert_eq!(cluster.kube_dns_count(NAME), 1, "{who}");
+            } else {
+                let is_answered = || ask_on(client, NAME, Duration::from_millis(100)).is_some();
+                assert!(wait_until(SOON, is_answered), "{who}: the lease does not end\n{}", rules());
+            }
         }
         let next = cluster.start("iptables", &[]);
         next.await_interception();
