@@ -29,7 +29,8 @@ const PATIENCE: Duration = Duration::from_millis(900);
 /// Before another try after somebody else's answer: from another port, perhaps our server's.
 const FOREIGN_PAUSE: Duration = Duration::from_millis(10);
 
-/// Tries until somebody else's answer is believed to be what there is.
+/// Tries until somebody else's answer is believed to be what there is. What is intercepted is withdrawn then, a fifth
+/// of a second after the first one.
 const FOREIGN_TRIES: u32 = 16;
 
 /// How far a packet may go: to this machine.
@@ -37,6 +38,15 @@ const HOPS: u32 = 1;
 
 /// Octets of an answer; a longer one is none of ours.
 const MAX_ANSWER: usize = 512;
+
+/// Whose answer came in place of our server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Responder {
+    /// Another server of this program.
+    OtherGeneration,
+    /// Somebody who does not know the question, or our server gone wrong.
+    Stranger,
+}
 
 /// How to ask.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +103,7 @@ impl Complaints {
 /// One attempt's end.
 enum AttemptOutcome {
     Answered,
-    Foreign,
+    Foreign(Responder),
     Silent,
     /// The connection was closed without an answer.
     Refused,
@@ -103,6 +113,7 @@ impl Prober {
     /// Asks until something is heard, at most for as long as somebody else answers.
     pub(super) async fn ask(self, target: ProbeTarget) -> ProbeOutcome {
         let mut foreign = 0;
+        let mut has_heard_other_generation = false;
         loop {
             let started = Instant::now();
             let attempt = match target.transport {
@@ -111,18 +122,24 @@ impl Prober {
             };
             match attempt {
                 Ok(AttemptOutcome::Answered) => return ProbeResult::Answered.into(),
-                Ok(AttemptOutcome::Foreign) if foreign < FOREIGN_TRIES && !self.is_single_packet => {
+                Ok(AttemptOutcome::Foreign(responder)) if foreign < FOREIGN_TRIES && !self.is_single_packet => {
                     foreign += 1;
+                    has_heard_other_generation |= responder == Responder::OtherGeneration;
                     sleep(FOREIGN_PAUSE).await;
                 }
-                Ok(AttemptOutcome::Foreign) => {
+                Ok(AttemptOutcome::Foreign(responder)) => {
+                    has_heard_other_generation |= responder == Responder::OtherGeneration;
+                    let result = match has_heard_other_generation {
+                        true => ProbeResult::OtherGeneration,
+                        false => ProbeResult::Foreign,
+                    };
                     let complaint = format!(
                         "{} over {} is answered by somebody else than our server: {}",
                         target.address,
                         target.transport.label(),
                         foreign_responder::cause(target.address, self.lacks_rules)
                     );
-                    return ProbeOutcome { result: ProbeResult::Foreign, complaint: Some(complaint) };
+                    return ProbeOutcome { result, complaint: Some(complaint) };
                 }
                 Ok(AttemptOutcome::Refused) => return ProbeResult::Unproven.into(),
                 Ok(AttemptOutcome::Silent) if self.is_single_packet => return ProbeResult::Silent.into(),
@@ -205,10 +222,10 @@ impl Prober {
     }
 
     fn judge(self, id: u16, answer: &[u8]) -> AttemptOutcome {
-        if read_answer(id, answer) == Some(self.generation) {
-            AttemptOutcome::Answered
-        } else {
-            AttemptOutcome::Foreign
+        match read_answer(id, answer) {
+            Some(generation) if generation == self.generation => AttemptOutcome::Answered,
+            Some(_) => AttemptOutcome::Foreign(Responder::OtherGeneration),
+            None => AttemptOutcome::Foreign(Responder::Stranger),
         }
     }
 
@@ -314,7 +331,7 @@ mod tests {
         let asking = tokio::spawn(sparing.ask(target));
         let (length, client) = server.recv_from(&mut buffer).await.unwrap();
         server.send_to(&answer(6, &buffer[..length]), client).await.unwrap();
-        assert_eq!(asking.await.unwrap().result, ProbeResult::Foreign);
+        assert_eq!(asking.await.unwrap().result, ProbeResult::OtherGeneration);
         assert!(server.try_recv_from(&mut buffer).is_err(), "nor to the next one");
     }
 

@@ -34,6 +34,10 @@ use tokio::task::AbortHandle;
 /// A question that is not answered within this time counts as missed.
 const PROBE_DEADLINE: Duration = Duration::from_millis(250);
 
+/// From here on it is looked at whether packets are dropped: the first packet of a question has been in vain, and of two
+/// more it will be known by [`PROBE_DEADLINE`].
+const PROBE_DOUBT: Duration = Duration::from_millis(100);
+
 /// How to guard.
 pub(crate) struct WatchdogSettings {
     /// What starts servers.
@@ -109,6 +113,7 @@ pub(crate) async fn run(
         offer_by: None,
         report_probe,
         probes: HashMap::new(),
+        drops: HashMap::new(),
         complaints: Complaints::default(),
         pending_exits: VecDeque::new(),
         status: None,
@@ -164,12 +169,21 @@ async fn next_server_event(server: &mut Option<ServerProcess>) -> ServerEvent {
     }
 }
 
-/// What a probe's task tells: that it is late, or its end.
+/// What a probe's task tells.
 struct ProbeUpdate {
     target: ProbeTarget,
     probe_id: u64,
-    /// With how long it took; `None` while it goes on.
-    outcome: Option<(ProbeOutcome, Duration)>,
+    progress: ProbeProgress,
+}
+
+/// How far a probe has come.
+enum ProbeProgress {
+    /// [`PROBE_DOUBT`] is over.
+    Doubtful,
+    /// [`PROBE_DEADLINE`] is over.
+    Late,
+    /// With how long it took.
+    Ended(ProbeOutcome, Duration),
 }
 
 /// Everything that is guarded, and what it takes.
@@ -202,6 +216,8 @@ struct Watchdog {
     offer_by: Option<Instant>,
     report_probe: mpsc::UnboundedSender<ProbeUpdate>,
     probes: HashMap<ProbeTarget, AbortHandle>,
+    /// How many packets had been dropped when a probe became doubtful.
+    drops: HashMap<ProbeTarget, Option<u64>>,
     complaints: Complaints,
     /// Servers that ended before they began.
     pending_exits: VecDeque<Exit>,
