@@ -9,7 +9,7 @@
 use super::foreign_responder;
 use super::state::{ProbeResult, ProbeTarget};
 use crate::chain::Transport;
-use crate::plan::probe::{question, read_answer};
+use crate::plan::probe::{ProbePath, question, read_answer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::HashMap;
 use std::io;
@@ -53,6 +53,8 @@ enum Responder {
 pub(super) struct Prober {
     /// What our server answers with.
     pub generation: u64,
+    /// The way through the server that is asked about.
+    pub path: ProbePath,
     /// Packets carry this mark (SO_MARK), which the rules let through untracked at all times. Needs NET_ADMIN.
     pub mark: Option<u32>,
     /// One packet or connection, and no more, whatever comes of it.
@@ -164,7 +166,7 @@ impl Prober {
         socket.connect(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let id = fastrand::u16(..);
-        let question = question(id);
+        let question = question(id, self.path);
         let give_up = Instant::now() + PATIENCE;
         let mut buffer = [0; MAX_ANSWER];
         let mut is_sent = false;
@@ -200,7 +202,7 @@ impl Prober {
         let id = fastrand::u16(..);
         let exchange = async {
             let mut stream = socket.connect(address).await?;
-            let question = question(id);
+            let question = question(id, self.path);
             let length = u16::try_from(question.len()).map_err(io::Error::other)?;
             stream.write_all(&[&length.to_be_bytes()[..], &question].concat()).await?;
             let length = usize::from(stream.read_u16().await?);
@@ -222,7 +224,7 @@ impl Prober {
     }
 
     fn judge(self, id: u16, answer: &[u8]) -> AttemptOutcome {
-        match read_answer(id, answer) {
+        match read_answer(id, self.path, answer) {
             Some(generation) if generation == self.generation => AttemptOutcome::Answered,
             Some(_) => AttemptOutcome::Foreign(Responder::OtherGeneration),
             None => AttemptOutcome::Foreign(Responder::Stranger),
@@ -248,14 +250,15 @@ impl Prober {
 
 #[cfg(test)]
 mod tests {
-    use super::{Complaints, ProbeOutcome, ProbeResult, ProbeTarget, Prober};
+    use super::{Complaints, ProbeOutcome, ProbePath, ProbeResult, ProbeTarget, Prober};
     use crate::chain::Transport;
     use crate::message::{Query, Rcode, Response};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, UdpSocket};
 
-    const PROBER: Prober = Prober { generation: 7, mark: None, is_single_packet: false, lacks_rules: false };
+    const PROBER: Prober =
+        Prober { generation: 7, path: ProbePath::Fast, mark: None, is_single_packet: false, lacks_rules: false };
 
     /// The answer of a server of this generation, made by the plan itself.
     fn answer(generation: u64, question: &[u8]) -> Vec<u8> {

@@ -19,6 +19,7 @@ use super::probe::{Complaints, ProbeOutcome};
 use super::state::{Event, Exit, ProbeTarget, StateMachine, Timing};
 use crate::chain::LineSink;
 use crate::node::Interception;
+use crate::plan::probe::ProbePath;
 use crate::server::Sockets;
 use crate::threads::ThreadError;
 use std::collections::{HashMap, VecDeque};
@@ -169,6 +170,12 @@ async fn next_server_event(server: &mut Option<ServerProcess>) -> ServerEvent {
     }
 }
 
+/// A probe that was sent.
+struct RunningProbe {
+    task: AbortHandle,
+    path: ProbePath,
+}
+
 /// What a probe's task tells.
 struct ProbeUpdate {
     target: ProbeTarget,
@@ -215,7 +222,8 @@ struct Watchdog {
     /// A successor has asked, and is offered everything by then at the latest.
     offer_by: Option<Instant>,
     report_probe: mpsc::UnboundedSender<ProbeUpdate>,
-    probes: HashMap<ProbeTarget, AbortHandle>,
+    /// The last of each target.
+    probes: HashMap<ProbeTarget, RunningProbe>,
     /// How many packets had been dropped when a probe became doubtful.
     drops: HashMap<ProbeTarget, Option<u64>>,
     complaints: Complaints,
