@@ -1,6 +1,6 @@
 //! The filter table of legacy iptables, read from the kernel as its programs read it, where there are none of them:
-//! without one nothing can be put into that table, so it is only asked whether its rules may drop DNS packets. On a node
-//! with a kubelet they do not: KUBE-FIREWALL drops what comes to 127.0.0.0/8 from elsewhere.
+//! without one nothing can be put into that table, so it is only asked whether its rules may drop DNS packets. On a
+//! node with a kubelet they do not: KUBE-FIREWALL drops what comes to 127.0.0.0/8 from elsewhere.
 
 mod table;
 

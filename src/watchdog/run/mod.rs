@@ -35,8 +35,8 @@ use tokio::task::AbortHandle;
 /// A question that is not answered within this time counts as missed.
 const PROBE_DEADLINE: Duration = Duration::from_millis(250);
 
-/// From here on it is looked at whether packets are dropped: the first packet of a question has been in vain, and of two
-/// more it will be known by [`PROBE_DEADLINE`].
+/// From here on it is looked at whether packets are dropped: the first packet of a question has been in vain, and of
+/// two more it will be known by [`PROBE_DEADLINE`].
 const PROBE_DOUBT: Duration = Duration::from_millis(100);
 
 /// How to guard.
