@@ -50,7 +50,9 @@ fn ours(rules: &[String]) -> BTreeSet<String> {
 /// The addresses for which packets from other links are let in.
 fn intercepted() -> Vec<&'static str> {
     let chain = run("nft list chain inet nodelocaldns prerouting");
-    ADDRESSES.into_iter().filter(|address| chain.contains(address)).collect()
+    // The others are about connections that are open.
+    let entering: Vec<&str> = chain.lines().filter(|rule| rule.contains("jump enter-")).collect();
+    ADDRESSES.into_iter().filter(|address| entering.iter().any(|rule| rule.contains(address))).collect()
 }
 
 fn told(node: &mut Node) -> Vec<String> {
