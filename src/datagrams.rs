@@ -372,6 +372,20 @@ pub(crate) fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io:
     set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, octets)
 }
 
+/// How many packets the kernel has dropped that came to this socket, since its queue was full: datagrams, or at a
+/// listener attempts to connect (SK_MEMINFO_DROPS of SO_MEMINFO, Linux 4.12). It wraps around at 2³².
+pub(crate) fn dropped_packets(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    const SO_MEMINFO: libc::c_int = 55;
+    const DROPS: usize = 8;
+    let mut figures = [0_u32; DROPS + 1];
+    let mut size = mem::size_of_val(&figures) as libc::socklen_t;
+    // SAFETY: the pointers are those of `figures`, of which any octets are valid, and of its size.
+    let outcome = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, figures.as_mut_ptr().cast(), &raw mut size)
+    };
+    if outcome == 0 { Ok(figures[DROPS].into()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Registers a socket with the runtime whose context this is called in. For reading only: told of writing too, as
 /// tokio's own socket is, the runtime would be woken by every datagram that leaves.
 pub(crate) fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {

@@ -54,6 +54,24 @@ pub(crate) fn network_namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64
     if outcome == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Reads an option of a socket into `octets`, whose beginning may say what is wanted; how many octets the kernel has
+/// written.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub(crate) fn read_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    octets: &mut [u8],
+) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(octets.len()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes into `octets`, at most as many as there are, and any octets are valid.
+    let outcome =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, octets.as_mut_ptr().cast(), &raw mut length) };
+    if outcome == 0 { Ok(length as usize) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives memory that is no longer used back to the kernel. The allocator would keep it for later.
 pub(crate) fn release_free_memory() {
     #[cfg(target_env = "gnu")]

@@ -7,7 +7,8 @@ use nodelocaldns::app::host::ConfigurationSource;
 use nodelocaldns::chain::Loaders;
 use nodelocaldns::corefile::parse;
 use nodelocaldns::message::{Name, Query};
-use nodelocaldns::plan::{configure, probe};
+use nodelocaldns::plan::configure;
+use nodelocaldns::plan::probe::{self, ProbePath};
 use nodelocaldns::watchdog::control::{Instruction, MAX_MESSAGE, Message, MessageError, ServerReport, decode, encode};
 use nodelocaldns::watchdog::handover::{PredecessorMessage, SuccessorMessage};
 use std::fmt::Debug;
@@ -74,11 +75,13 @@ fn load(machine: &dyn ConfigurationSource) -> String {
 /// Only an answer with the probe's ID and question tells a generation.
 fn check_probe(packet: &[u8]) {
     let id = packet.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
-    if let Some(generation) = probe::read_answer(id, packet) {
-        assert_eq!(probe::read_answer(id ^ 1, packet), None);
-        let (question, name) = (probe::question(id), Name::parse("probe.nodelocaldns.").expect("a good name"));
-        let query = Query::read(&question).expect("our own query");
-        assert_eq!(query.name.as_wire(), name.as_wire());
-        assert!(probe::answer(&query, &question, generation).is_some());
+    for (path, name) in [(ProbePath::Fast, "probe.nodelocaldns."), (ProbePath::Slow, "slow.probe.nodelocaldns.")] {
+        if let Some(generation) = probe::read_answer(id, path, packet) {
+            assert_eq!(probe::read_answer(id ^ 1, path, packet), None);
+            let (question, name) = (probe::question(id, path), Name::parse(name).expect("a good name"));
+            let query = Query::read(&question).expect("our own query");
+            assert_eq!((query.name.as_wire(), probe::path(&query)), (name.as_wire(), Some(path)));
+            assert!(probe::answer(&query, &question, generation).is_some());
+        }
     }
 }

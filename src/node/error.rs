@@ -84,13 +84,19 @@ pub enum Error {
          pods; accept UDP and TCP packets to and from {address} there, untracked ones too (`nft -a list ruleset`)"
     )]
     Filtered { address: IpAddr, by: String },
-    /// Nobody here can read legacy iptables.
+    /// The rules of legacy iptables may drop our packets, and nobody here can add to them.
     #[error(
-        "legacy iptables has a filter table, and there is no program iptables-legacy here to read it or to put rules into it: if it drops what comes in, pods \
+        "legacy iptables has rules in its filter table that may drop DNS packets, and there is no program iptables-legacy here to put others before them: pods \
          may lose queries; install iptables in the image, or accept UDP and TCP packets to and from the cache's addresses there \
          (`iptables-legacy -S INPUT` on the node)"
     )]
     LegacyFilter,
+    /// Nobody here can read legacy iptables.
+    #[error(
+        "legacy iptables has a filter table that cannot be read ({source}), and there is no program iptables-legacy here: if it drops what comes in, pods \
+         may lose queries; see `iptables-legacy -S INPUT` on the node"
+    )]
+    LegacyUnread { source: io::Error },
     /// A look at the node took too long.
     #[error("what {task} has not come to an end in {} s", waited.as_secs())]
     TaskSlow { task: &'static str, waited: Duration },
@@ -124,7 +130,7 @@ impl Error {
             | Self::Nftables { .. }
             | Self::Listing { .. } => "nftables",
             Self::PathBlocked { .. } => "path",
-            Self::Filtered { .. } | Self::LegacyFilter => "filter",
+            Self::Filtered { .. } | Self::LegacyFilter | Self::LegacyUnread { .. } => "filter",
             Self::LinkAdd { .. } => "interface_add",
             Self::LinkCheck { .. } | Self::LinkName { .. } | Self::Ipv6Disabled { .. } | Self::Socket { .. } => {
                 "interface_check"

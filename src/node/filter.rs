@@ -10,6 +10,7 @@ use super::Rule;
 use super::check_schedule::{CheckSchedule, Urgency};
 use super::error::Error;
 use super::iptables::{self, Iptables, IptablesTable};
+use super::legacy_filter;
 use super::nftables::firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
 use super::nftables::{AcceptRules, Chains};
 use crate::threads;
@@ -244,7 +245,7 @@ impl FirewallTools {
             self.legacy_programs = self.legacy_programs.take().or_else(|| Iptables::legacy().map(Arc::new));
             let applied = match &self.legacy_programs {
                 Some(programs) => programs.apply(&rules, &[IptablesTable::Filter], is_alone),
-                None => Err(Error::LegacyFilter),
+                None => legacy_filter::check(&rules).map(|()| false),
             };
             applied.map_or_else(|error| tell(error, errors), |has_changed| has_put |= has_changed);
         }

@@ -25,6 +25,7 @@ mod guard;
 mod held_rules;
 mod iptables;
 mod ipv6;
+mod legacy_filter;
 mod link;
 mod nftables;
 mod presence;

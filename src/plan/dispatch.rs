@@ -1,7 +1,8 @@
 //! Handles one message: reads it, finds its zone, tries the fast path, and else hands it to the slow path.
 
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
-use super::{Block, Choice, HeededOptions, Listener, ZoneBinding, probe};
+use super::probe::{self, ProbePath};
+use super::{Block, Choice, HeededOptions, Listener, ZoneBinding};
 use crate::chain::{
     AddressClasses, After, BatchClock, Exchange, Failure, FastPath, KeptSubnet, Observer, Outcome, OwnedRequest,
     PacketAnswer, PacketHits, Peer, Purpose, Received, Request, Tracer,
@@ -174,10 +175,9 @@ impl Listener {
         let Received { wire, clock, .. } = received;
         if query.qclass == Class::CH
             && let Some(generation) = self.generation
-            && let Some(response) = probe::answer(query, wire, generation)
+            && let Some(path) = probe::path(query)
         {
-            write(&response, query, wire, out);
-            return Dispatch::Reply;
+            return self.take_probe(path, generation, query, received, out);
         }
         let choice = match self.any_class || query.qclass == Class::IN {
             true => self.choose(query, wire, received.peer),
@@ -241,6 +241,28 @@ impl Listener {
                 Dispatch::Reply
             }
             _ => Dispatch::Pending(self.pending(block, request, Purpose::Answer)),
+        }
+    }
+
+    /// Takes the watchdog's question.
+    #[cold]
+    fn take_probe(
+        self: &Arc<Self>,
+        path: ProbePath,
+        generation: u64,
+        query: &Query,
+        received: Received<'_>,
+        out: &mut Vec<u8>,
+    ) -> Dispatch {
+        match path {
+            ProbePath::Fast => {
+                write_probe_answer(query, received.wire, generation, out);
+                Dispatch::Reply
+            }
+            ProbePath::Slow => {
+                let block = Arc::new(probe::block(generation));
+                Dispatch::Pending(self.pending(&block, &request(query, received, None), Purpose::Answer))
+            }
         }
     }
 
@@ -364,6 +386,12 @@ impl Pending {
         if request.purpose == Purpose::Refresh {
             return;
         }
+        if let Some(generation) = self.listener.generation
+            && probe::path(request.query).is_some()
+        {
+            // A server that has no place left is no worse for it.
+            return write_probe_answer(request.query, request.wire, generation, out);
+        }
         let start = out.len();
         let work = AssertUnwindSafe(|| {
             request.write(&Response::empty(request.query, request.wire, Rcode::SERVFAIL), out);
@@ -429,6 +457,13 @@ fn reject(rejection: &Rejection, wire: &[u8], out: &mut Vec<u8>) -> Dispatch {
     match rejection.write(wire, out) {
         true => Dispatch::Reply,
         false => Dispatch::Silence,
+    }
+}
+
+fn write_probe_answer(query: &Query, wire: &[u8], generation: u64, out: &mut Vec<u8>) {
+    match probe::answer(query, wire, generation) {
+        Some(response) => write(&response, query, wire, out),
+        None => write_empty(query, wire, Rcode::SERVFAIL, out),
     }
 }
 

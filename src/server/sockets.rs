@@ -1,7 +1,8 @@
 //! The bound DNS sockets, apart from who serves on them: opened here, or taken over from the process that did.
 
 use super::listen_addresses::ListenAddresses;
-use crate::datagrams::{forbid_fragments, force_receive_buffer, request_packet_information};
+use crate::chain::Transport;
+use crate::datagrams::{dropped_packets, forbid_fragments, force_receive_buffer, request_packet_information};
 use crate::net::reachable_address;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
@@ -266,6 +267,23 @@ impl Sockets {
     pub fn reachable(&self, address: SocketAddr) -> SocketAddr {
         let is_only_v6 = |sockets: Arc<DnsSockets>| SockRef::from(&sockets.tcp).only_v6().unwrap_or(false);
         reachable_address(address, find(&self.dns, address).is_some_and(is_only_v6))
+    }
+
+    /// How many packets the kernel has dropped that came to the DNS sockets a client reaches at `address`, since their
+    /// queues were full: those bound there, and those on the unspecified address with its port. `None` if the kernel
+    /// does not tell.
+    pub fn dropped_packets(&self, address: SocketAddr, transport: Transport) -> Option<u64> {
+        let is_reached =
+            |bound: &SocketAddr| *bound == address || bound.ip().is_unspecified() && bound.port() == address.port();
+        let mut sum = 0_u64;
+        for (_, sockets) in self.dns.iter().filter(|(bound, _)| is_reached(bound)) {
+            let dropped = match transport {
+                Transport::Udp => sockets.udp.iter().map(|socket| dropped_packets(socket.as_fd())).sum(),
+                Transport::Tcp => dropped_packets(sockets.tcp.as_fd()),
+            };
+            sum = sum.saturating_add(dropped.ok()?);
+        }
+        Some(sum)
     }
 
     /// Addresses that serve DNS.

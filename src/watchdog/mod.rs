@@ -9,11 +9,12 @@
 //!   does what it says.
 //! - [`child`] starts the server's process. [`control`] has the messages between both processes, [`channel`] the socket
 //!   that carries them, and [`control_client`] the server's end of it.
-//! - [`probe`] asks the questions.
+//! - [`probe`] asks the questions. [`backlog`] tells whether they may have been dropped on their way.
 //! - [`metrics_exchange`] has each of them tell the other what it counts.
 //! - [`node_thread`] keeps link and rules as wanted, by way of an [`Interceptor`].
 //! - [`handover`] talks to the watchdog before this one and to the one after it.
 
+mod backlog;
 pub(crate) mod channel;
 pub(crate) mod child;
 pub mod control;

@@ -9,7 +9,7 @@
 use super::foreign_responder;
 use super::state::{ProbeResult, ProbeTarget};
 use crate::chain::Transport;
-use crate::plan::probe::{question, read_answer};
+use crate::plan::probe::{ProbePath, question, read_answer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::HashMap;
 use std::io;
@@ -29,7 +29,8 @@ const PATIENCE: Duration = Duration::from_millis(900);
 /// Before another try after somebody else's answer: from another port, perhaps our server's.
 const FOREIGN_PAUSE: Duration = Duration::from_millis(10);
 
-/// Tries until somebody else's answer is believed to be what there is.
+/// Tries until somebody else's answer is believed to be what there is. What is intercepted is withdrawn then, a fifth
+/// of a second after the first one.
 const FOREIGN_TRIES: u32 = 16;
 
 /// How far a packet may go: to this machine.
@@ -38,11 +39,22 @@ const HOPS: u32 = 1;
 /// Octets of an answer; a longer one is none of ours.
 const MAX_ANSWER: usize = 512;
 
+/// Whose answer came in place of our server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Responder {
+    /// Another server of this program.
+    OtherGeneration,
+    /// Somebody who does not know the question, or our server gone wrong.
+    Stranger,
+}
+
 /// How to ask.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Prober {
     /// What our server answers with.
     pub generation: u64,
+    /// The way through the server that is asked about.
+    pub path: ProbePath,
     /// Packets carry this mark (SO_MARK), which the rules let through untracked at all times. Needs NET_ADMIN.
     pub mark: Option<u32>,
     /// One packet or connection, and no more, whatever comes of it.
@@ -93,7 +105,7 @@ impl Complaints {
 /// One attempt's end.
 enum AttemptOutcome {
     Answered,
-    Foreign,
+    Foreign(Responder),
     Silent,
     /// The connection was closed without an answer.
     Refused,
@@ -103,6 +115,7 @@ impl Prober {
     /// Asks until something is heard, at most for as long as somebody else answers.
     pub(super) async fn ask(self, target: ProbeTarget) -> ProbeOutcome {
         let mut foreign = 0;
+        let mut has_heard_other_generation = false;
         loop {
             let started = Instant::now();
             let attempt = match target.transport {
@@ -111,18 +124,24 @@ impl Prober {
             };
             match attempt {
                 Ok(AttemptOutcome::Answered) => return ProbeResult::Answered.into(),
-                Ok(AttemptOutcome::Foreign) if foreign < FOREIGN_TRIES && !self.is_single_packet => {
+                Ok(AttemptOutcome::Foreign(responder)) if foreign < FOREIGN_TRIES && !self.is_single_packet => {
                     foreign += 1;
+                    has_heard_other_generation |= responder == Responder::OtherGeneration;
                     sleep(FOREIGN_PAUSE).await;
                 }
-                Ok(AttemptOutcome::Foreign) => {
+                Ok(AttemptOutcome::Foreign(responder)) => {
+                    has_heard_other_generation |= responder == Responder::OtherGeneration;
+                    let result = match has_heard_other_generation {
+                        true => ProbeResult::OtherGeneration,
+                        false => ProbeResult::Foreign,
+                    };
                     let complaint = format!(
                         "{} over {} is answered by somebody else than our server: {}",
                         target.address,
                         target.transport.label(),
                         foreign_responder::cause(target.address, self.lacks_rules)
                     );
-                    return ProbeOutcome { result: ProbeResult::Foreign, complaint: Some(complaint) };
+                    return ProbeOutcome { result, complaint: Some(complaint) };
                 }
                 Ok(AttemptOutcome::Refused) => return ProbeResult::Unproven.into(),
                 Ok(AttemptOutcome::Silent) if self.is_single_packet => return ProbeResult::Silent.into(),
@@ -147,7 +166,7 @@ impl Prober {
         socket.connect(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let id = fastrand::u16(..);
-        let question = question(id);
+        let question = question(id, self.path);
         let give_up = Instant::now() + PATIENCE;
         let mut buffer = [0; MAX_ANSWER];
         let mut is_sent = false;
@@ -183,7 +202,7 @@ impl Prober {
         let id = fastrand::u16(..);
         let exchange = async {
             let mut stream = socket.connect(address).await?;
-            let question = question(id);
+            let question = question(id, self.path);
             let length = u16::try_from(question.len()).map_err(io::Error::other)?;
             stream.write_all(&[&length.to_be_bytes()[..], &question].concat()).await?;
             let length = usize::from(stream.read_u16().await?);
@@ -205,10 +224,10 @@ impl Prober {
     }
 
     fn judge(self, id: u16, answer: &[u8]) -> AttemptOutcome {
-        if read_answer(id, answer) == Some(self.generation) {
-            AttemptOutcome::Answered
-        } else {
-            AttemptOutcome::Foreign
+        match read_answer(id, self.path, answer) {
+            Some(generation) if generation == self.generation => AttemptOutcome::Answered,
+            Some(_) => AttemptOutcome::Foreign(Responder::OtherGeneration),
+            None => AttemptOutcome::Foreign(Responder::Stranger),
         }
     }
 
@@ -231,14 +250,15 @@ impl Prober {
 
 #[cfg(test)]
 mod tests {
-    use super::{Complaints, ProbeOutcome, ProbeResult, ProbeTarget, Prober};
+    use super::{Complaints, ProbeOutcome, ProbePath, ProbeResult, ProbeTarget, Prober};
     use crate::chain::Transport;
     use crate::message::{Query, Rcode, Response};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, UdpSocket};
 
-    const PROBER: Prober = Prober { generation: 7, mark: None, is_single_packet: false, lacks_rules: false };
+    const PROBER: Prober =
+        Prober { generation: 7, path: ProbePath::Fast, mark: None, is_single_packet: false, lacks_rules: false };
 
     /// The answer of a server of this generation, made by the plan itself.
     fn answer(generation: u64, question: &[u8]) -> Vec<u8> {
@@ -314,7 +334,7 @@ mod tests {
         let asking = tokio::spawn(sparing.ask(target));
         let (length, client) = server.recv_from(&mut buffer).await.unwrap();
         server.send_to(&answer(6, &buffer[..length]), client).await.unwrap();
-        assert_eq!(asking.await.unwrap().result, ProbeResult::Foreign);
+        assert_eq!(asking.await.unwrap().result, ProbeResult::OtherGeneration);
         assert!(server.try_recv_from(&mut buffer).is_err(), "nor to the next one");
     }
 

@@ -221,8 +221,14 @@ impl Cluster {
 
     /// How often KubeDNS was asked for `name` since anything was last counted, by whomever.
     pub fn kube_dns_count(&self, name: &str) -> u32 {
+        self.kube_dns_count_of(&[name])
+    }
+
+    /// The same of several names together.
+    pub fn kube_dns_count_of(&self, names: &[&str]) -> u32 {
         let seen = self.kube_dns.iter().flat_map(Upstream::take_seen);
-        seen.filter(|(question, _)| question.split(' ').nth(1) == Some(name)).map(|(_, count)| count).sum()
+        let is_meant = |question: &str| question.split(' ').nth(1).is_some_and(|name| names.contains(&name));
+        seen.filter(|(question, _)| is_meant(question)).map(|(_, count)| count).sum()
     }
 
     /// The program, with no more rights than the DaemonSet gives it.

@@ -7,8 +7,8 @@ use crate::support::client::metric;
 use crate::support::server::wait_until;
 use std::time::Duration;
 
-/// What the watchdog asks.
-const PROBE: &str = "probe.nodelocaldns.";
+/// What the watchdog asks, one after the other.
+const PROBES: [&str; 2] = ["probe.nodelocaldns.", "slow.probe.nodelocaldns."];
 
 /// Takes queries for the ClusterIP of IPv4 before our rules see them, tracked or not, and brings the answers back, as
 /// IPVS does: by way of an address that kube-proxy would send to KubeDNS.
@@ -82,11 +82,11 @@ fn where_no_interception_can_be_had_kube_dns_is_hardly_asked_for_the_watchdogs_r
             CLUSTER_IPS.iter().all(|address| agent.watchdog.output().contains(&format!("{address} is not intercepted")))
         };
         assert!(wait_until(SOON, told), "{}", agent.watchdog.tail(30));
-        cluster.kube_dns_count(PROBE);
+        cluster.kube_dns_count_of(&PROBES);
         // Two addresses over UDP and TCP, each asked once in ever more seconds, and once more at each try to set the
         // rules. It was 168 a second.
         std::thread::sleep(Duration::from_secs(10));
-        let count = cluster.kube_dns_count(PROBE);
+        let count = cluster.kube_dns_count_of(&PROBES);
         assert!(count <= 40, "{count} questions in ten seconds\n{}", agent.watchdog.tail(30));
         assert_eq!(
             metric(METRICS, "nodelocaldns_watchdog_server_restarts_total"),

@@ -50,7 +50,9 @@ fn ours(rules: &[String]) -> BTreeSet<String> {
 /// The addresses for which packets from other links are let in.
 fn intercepted() -> Vec<&'static str> {
     let chain = run("nft list chain inet nodelocaldns prerouting");
-    ADDRESSES.into_iter().filter(|address| chain.contains(address)).collect()
+    // The others are about connections that are open.
+    let entering: Vec<&str> = chain.lines().filter(|rule| rule.contains("jump enter-")).collect();
+    ADDRESSES.into_iter().filter(|address| entering.iter().any(|rule| rule.contains(address))).collect()
 }
 
 fn told(node: &mut Node) -> Vec<String> {
@@ -130,6 +132,39 @@ fn firewalls_in_iptables_nft_keep_nobody_from_the_cache() {
                 assert!(!node.reach().is_nobody_served);
                 assert!(node.teardown().await.is_empty());
             });
+        }
+    });
+}
+
+/// What a kubelet has in the filter tables of legacy iptables, where its programs are of that kind.
+const LEGACY_KUBELET: &str = "
+for i in iptables-legacy ip6tables-legacy; do
+  $i -N KUBE-FIREWALL; $i -A INPUT -j KUBE-FIREWALL; $i -A OUTPUT -j KUBE-FIREWALL
+done
+iptables-legacy -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP";
+
+/// What is told of the firewall at a start without programs.
+fn told_at_a_start() -> Vec<Error> {
+    without_programs(async {
+        let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
+        node.ensure(&on()).await.unwrap();
+        let errors = node.take_background_errors();
+        assert!(node.teardown().await.is_empty());
+        errors
+    })
+}
+
+#[test]
+fn a_legacy_table_that_nobody_here_can_change_is_told_of_only_if_its_rules_may_drop_our_packets() {
+    in_a_namespace(|| {
+        run(LEGACY_KUBELET);
+        let told = told_at_a_start();
+        assert!(told.is_empty(), "{told:?}");
+        for drop in ["iptables-legacy -A INPUT -p udp -m udp --dport 53 -j DROP", "ip6tables-legacy -P INPUT DROP"] {
+            run(drop);
+            let told = told_at_a_start();
+            assert!(matches!(&told[..], [Error::LegacyFilter]), "{drop}: {told:?}");
+            run("iptables-legacy -D INPUT -p udp -m udp --dport 53 -j DROP || true; ip6tables-legacy -P INPUT ACCEPT");
         }
     });
 }

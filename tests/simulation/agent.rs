@@ -121,7 +121,7 @@ impl World {
             Message::ProtocolViolated => Event::ProtocolViolated,
             Message::Exited(exit) => Event::Exited(exit),
             Message::ProbeEnded { target, probe_id, result } => Event::ProbeEnded { target, probe_id, result },
-            Message::ProbeLate { target, probe_id } => Event::ProbeLate { target, probe_id },
+            Message::ProbeLate { target, probe_id } => Event::ProbeLate { target, probe_id, is_overrun: false },
             Message::NodeSettled { ref interception, is_done } => Event::NodeSettled { interception, is_done },
             Message::TornDown => Event::TornDown,
             Message::Reload => Event::Reload,

@@ -25,6 +25,7 @@ pub struct Probe {
     source: SocketAddr,
     port_since: Instant,
     foreign: u32,
+    has_heard_other_generation: bool,
     sent: u32,
     /// One packet, and no other.
     is_single_packet: bool,
@@ -35,7 +36,15 @@ impl World {
     pub fn probe(&mut self, id: u32, target: ProbeTarget, probe_id: u64, is_single_packet: bool) {
         let now = self.now;
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        let probe = Probe { probe_id, source: target.address, port_since: now, foreign: 0, sent: 0, is_single_packet };
+        let probe = Probe {
+            probe_id,
+            source: target.address,
+            port_since: now,
+            foreign: 0,
+            has_heard_other_generation: false,
+            sent: 0,
+            is_single_packet,
+        };
         agent.probes.insert(target, probe);
         self.take_port(id, target);
         self.send_probe(id, target);
@@ -78,7 +87,7 @@ impl World {
         target: ProbeTarget,
         probe_id: u64,
         source: SocketAddr,
-        is_ours: bool,
+        answer: ProbeResult,
     ) {
         if self.is_going_on(Kind::ProbesLost) && self.rng.u8(..4) > 0 {
             return;
@@ -91,9 +100,10 @@ impl World {
         else {
             return;
         };
-        let result = match is_ours {
-            true => ProbeResult::Answered,
-            false if probe.foreign < FOREIGN_TRIES && !probe.is_single_packet => {
+        probe.has_heard_other_generation |= answer == ProbeResult::OtherGeneration;
+        let result = match answer {
+            ProbeResult::Answered => ProbeResult::Answered,
+            _ if probe.foreign < FOREIGN_TRIES && !probe.is_single_packet => {
                 probe.foreign += 1;
                 probe.sent += 1;
                 // Closed: another answer to this port is not heard.
@@ -101,7 +111,8 @@ impl World {
                 let again = Happening::ProbeAgain { agent: id, target, probe_id, sent: probe.sent };
                 return self.schedule(FOREIGN_PAUSE, again);
             }
-            false => ProbeResult::Foreign,
+            _ if probe.has_heard_other_generation => ProbeResult::OtherGeneration,
+            _ => ProbeResult::Foreign,
         };
         self.end_probe(id, target, probe_id, result, latency);
     }

@@ -6,7 +6,7 @@ use crate::faults::Kind;
 use crate::kernel::Packet;
 use crate::world::{Happening, World};
 use nodelocaldns::node::TransportProtocol;
-use nodelocaldns::watchdog::state::{Exit, ProbeTarget};
+use nodelocaldns::watchdog::state::{Exit, ProbeResult, ProbeTarget};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -147,8 +147,12 @@ impl World {
         if seen != Some(address) {
             return;
         }
-        let is_ours = own == asking && !self.is_going_on(Kind::Wrong(address.ip(), protocol));
-        self.take_probe_answer(asking, target, probe_id, source, is_ours);
+        let result = match own == asking {
+            _ if self.is_going_on(Kind::Wrong(address.ip(), protocol)) => ProbeResult::Foreign,
+            true => ProbeResult::Answered,
+            false => ProbeResult::OtherGeneration,
+        };
+        self.take_probe_answer(asking, target, probe_id, source, result);
     }
 
     /// SIGTERM by way of the control socket: it answers what it has, and ends.

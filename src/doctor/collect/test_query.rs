@@ -4,7 +4,7 @@ use crate::chain::Transport;
 use crate::doctor::findings::QueryReply;
 use crate::message::{Name, Query, Rcode, RecordType};
 use crate::net::dns_client::DnsClient;
-use crate::plan::probe::{question, read_answer};
+use crate::plan::probe::{ProbePath, question, read_answer};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) async fn ask(
     let id = fastrand::u16(..);
     let wire = match name {
         Some(name) => Query::compose(id, name.as_wire(), RecordType::A, true),
-        None => question(id),
+        None => question(id, ProbePath::Fast),
     };
     let client = DnsClient { mark, resets: true, ..DnsClient::new(server) };
     let exchange = async {
@@ -38,7 +38,7 @@ pub(super) async fn ask(
     };
     match timeout(PATIENCE, exchange).await {
         Err(_) => QueryReply::Silent,
-        Ok(Ok(answer)) => match read_answer(id, &answer) {
+        Ok(Ok(answer)) => match read_answer(id, ProbePath::Fast, &answer) {
             Some(number) if name.is_none() => QueryReply::Ours(number),
             // The fourth octet's lower half (RFC 1035 section 4.1.1).
             _ => QueryReply::Other(Rcode((answer.get(3).copied().unwrap_or_default() & 0x0f).into())),

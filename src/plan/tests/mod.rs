@@ -11,6 +11,7 @@ use crate::chain::{
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType, Response};
+use crate::plan::probe::ProbePath;
 use crate::plan::zones::ZoneTable;
 use crate::plan::{Block, PacketCache, ZoneBinding};
 use futures_util::future::BoxFuture;
@@ -348,15 +349,31 @@ async fn a_class_other_than_in_is_refused_unless_a_forward_could_know_it() {
 
 #[tokio::test]
 async fn a_probe_is_answered_with_the_generation_before_any_zone() {
-    let probe_of = |generation| async move {
-        let process = ProcessContext { generation, ..process() };
-        let plan = plan("example:53 {\n bind 127.0.0.1\n whoami\n}\n", &process);
-        ask(&plan.listeners[0], &super::probe::question(77)).await
-    };
-    assert_eq!(super::probe::read_answer(77, &probe_of(Some(u64::MAX)).await), Some(u64::MAX));
-    assert_eq!(super::probe::read_answer(78, &probe_of(Some(5)).await), None, "another message's ID");
-    let unguarded = probe_of(None).await;
-    assert_eq!((rcode(&unguarded), super::probe::read_answer(77, &unguarded)), (Rcode::REFUSED.0, None));
+    for path in [ProbePath::Fast, ProbePath::Slow] {
+        let probe_of = |generation| async move {
+            let process = ProcessContext { generation, ..process() };
+            let plan = plan("example:53 {\n bind 127.0.0.1\n whoami\n}\n", &process);
+            ask(&plan.listeners[0], &super::probe::question(77, path)).await
+        };
+        assert_eq!(super::probe::read_answer(77, path, &probe_of(Some(u64::MAX)).await), Some(u64::MAX));
+        assert_eq!(super::probe::read_answer(78, path, &probe_of(Some(5)).await), None, "another message's ID");
+        let unguarded = probe_of(None).await;
+        assert_eq!((rcode(&unguarded), super::probe::read_answer(77, path, &unguarded)), (Rcode::REFUSED.0, None));
+    }
+}
+
+#[tokio::test]
+async fn a_probe_of_the_slow_path_takes_it_and_is_answered_though_no_place_is_left() {
+    let process = ProcessContext { generation: Some(9), ..process() };
+    let plan = plan("example:53 {\n bind 127.0.0.1\n whoami\n}\n", &process);
+    let wire = super::probe::question(7, ProbePath::Slow);
+    let clock = BatchClock::start(Instant::now());
+    let received = Received { wire: &wire, peer: &peer(), clock: &clock };
+    let mut reply = Vec::new();
+    let dispatch = plan.listeners[0].dispatch(received, &mut PacketCache::default(), &mut reply);
+    let Dispatch::Pending(pending) = dispatch else { panic!("it takes the fast path") };
+    pending.refuse(&mut reply);
+    assert_eq!(super::probe::read_answer(7, ProbePath::Slow, &reply), Some(9));
 }
 
 #[tokio::test]

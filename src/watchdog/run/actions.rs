@@ -1,6 +1,7 @@
 //! Carries out what the state machine decides.
 
-use super::{PROBE_DEADLINE, ProbeUpdate, Watchdog};
+use super::{PROBE_DEADLINE, PROBE_DOUBT, ProbeProgress, ProbeUpdate, RunningProbe, Watchdog};
+use crate::plan::probe::ProbePath;
 use crate::server::Sockets;
 use crate::watchdog::control::Instruction;
 use crate::watchdog::node_thread::{NodeCommand, NodeThread};
@@ -33,7 +34,10 @@ impl Watchdog {
                 }
             }
             Action::Probe { target, probe_id, is_single_packet } => self.probe(target, probe_id, is_single_packet),
-            Action::CancelProbes => self.probes.drain().for_each(|(_, probe)| probe.abort()),
+            Action::CancelProbes => {
+                self.drops.clear();
+                self.probes.drain().for_each(|(_, probe)| probe.task.abort());
+            }
             Action::Intercept(interception) => {
                 tracing::debug!(
                     "watchdog: queries for {interception} are to come here: there the server has proved itself"
@@ -87,24 +91,32 @@ impl Watchdog {
 
     pub(super) fn probe(&mut self, target: ProbeTarget, probe_id: u64, is_single_packet: bool) {
         let (generation, mark, lacks_rules) = (self.generation, self.probe_mark, self.lacks_rules);
-        let prober = Prober { generation, mark, is_single_packet, lacks_rules };
+        // One after the other, so that neither hangs for long unseen.
+        let path = self.probes.get(&target).map_or(ProbePath::Fast, |probe| probe.path.other());
+        let prober = Prober { generation, path, mark, is_single_packet, lacks_rules };
         let report_probe = self.report_probe.clone();
         let task = tokio::spawn(async move {
             let started = Instant::now();
             let mut asking = std::pin::pin!(prober.ask(target));
             // Fails only when the watchdog ends.
-            let tell = |outcome| _ = report_probe.send(ProbeUpdate { target, probe_id, outcome });
-            let outcome = match timeout(PROBE_DEADLINE, &mut asking).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    tell(None);
-                    asking.await
+            let tell = |progress| _ = report_probe.send(ProbeUpdate { target, probe_id, progress });
+            let mut outcome = None;
+            for (until, progress) in [(PROBE_DOUBT, ProbeProgress::Doubtful), (PROBE_DEADLINE, ProbeProgress::Late)] {
+                outcome = timeout(until.saturating_sub(started.elapsed()), &mut asking).await.ok();
+                if outcome.is_some() {
+                    break;
                 }
+                tell(progress);
+            }
+            let outcome = match outcome {
+                Some(outcome) => outcome,
+                None => asking.await,
             };
-            tell(Some((outcome, started.elapsed())));
+            tell(ProbeProgress::Ended(outcome, started.elapsed()));
         });
-        if let Some(before) = self.probes.insert(target, task.abort_handle()) {
-            before.abort();
+        let probe = RunningProbe { task: task.abort_handle(), path };
+        if let Some(before) = self.probes.insert(target, probe) {
+            before.task.abort();
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::metrics_server::MetricsServer;
 use super::server_sockets::{self, MOST_ADDRESSES, reached};
-use super::{PROBE_DEADLINE, ProbeUpdate, Watchdog};
+use super::{PROBE_DEADLINE, ProbeProgress, ProbeUpdate, Watchdog};
 use crate::chain::Transport;
 use crate::server::ListenAddresses;
+use crate::watchdog::backlog;
 use crate::watchdog::channel::{Channel, ChannelError};
 use crate::watchdog::child::{ServerEvent, ServerProcess};
 use crate::watchdog::control::{Instruction, ServerReport};
@@ -52,13 +53,17 @@ impl Watchdog {
     }
 
     pub(super) fn on_probe_update(&mut self, update: ProbeUpdate, node: &NodeThread) {
-        let ProbeUpdate { target, probe_id, outcome } = update;
-        match outcome {
-            None => {
+        let ProbeUpdate { target, probe_id, progress } = update;
+        match progress {
+            ProbeProgress::Doubtful => _ = self.drops.insert(target, self.dropped_packets(target)),
+            ProbeProgress::Late => {
                 self.metrics.count_failure(target.transport);
-                self.handle(Event::ProbeLate { target, probe_id }, node);
+                let before = self.drops.remove(&target).flatten();
+                // Where the kernel does not tell, there may have been some.
+                let is_overrun = before.is_none() || before != self.dropped_packets(target);
+                self.handle(Event::ProbeLate { target, probe_id, is_overrun }, node);
             }
-            Some((outcome, elapsed)) => {
+            ProbeProgress::Ended(outcome, elapsed) => {
                 let result = outcome.result;
                 if let Some(complaint) = self.complaints.take(target, outcome) {
                     tracing::warn!("watchdog: {complaint}");
@@ -72,6 +77,13 @@ impl Watchdog {
                 self.handle(Event::ProbeEnded { target, probe_id, result }, node);
             }
         }
+    }
+
+    /// How many packets the kernel has dropped that came to the sockets of a target, or were for anybody on this
+    /// machine, since a queue was full.
+    fn dropped_packets(&self, target: ProbeTarget) -> Option<u64> {
+        let of_sockets = self.sockets.dropped_packets(target.address, target.transport)?;
+        Some(of_sockets.saturating_add(backlog::dropped_packets().ok()?))
     }
 
     pub(super) fn on_node_outcome(&mut self, outcome: NodeOutcome, node: &NodeThread) {

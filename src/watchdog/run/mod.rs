@@ -19,6 +19,7 @@ use super::probe::{Complaints, ProbeOutcome};
 use super::state::{Event, Exit, ProbeTarget, StateMachine, Timing};
 use crate::chain::LineSink;
 use crate::node::Interception;
+use crate::plan::probe::ProbePath;
 use crate::server::Sockets;
 use crate::threads::ThreadError;
 use std::collections::{HashMap, VecDeque};
@@ -33,6 +34,10 @@ use tokio::task::AbortHandle;
 
 /// A question that is not answered within this time counts as missed.
 const PROBE_DEADLINE: Duration = Duration::from_millis(250);
+
+/// From here on it is looked at whether packets are dropped: the first packet of a question has been in vain, and of
+/// two more it will be known by [`PROBE_DEADLINE`].
+const PROBE_DOUBT: Duration = Duration::from_millis(100);
 
 /// How to guard.
 pub(crate) struct WatchdogSettings {
@@ -109,6 +114,7 @@ pub(crate) async fn run(
         offer_by: None,
         report_probe,
         probes: HashMap::new(),
+        drops: HashMap::new(),
         complaints: Complaints::default(),
         pending_exits: VecDeque::new(),
         status: None,
@@ -164,12 +170,27 @@ async fn next_server_event(server: &mut Option<ServerProcess>) -> ServerEvent {
     }
 }
 
-/// What a probe's task tells: that it is late, or its end.
+/// A probe that was sent.
+struct RunningProbe {
+    task: AbortHandle,
+    path: ProbePath,
+}
+
+/// What a probe's task tells.
 struct ProbeUpdate {
     target: ProbeTarget,
     probe_id: u64,
-    /// With how long it took; `None` while it goes on.
-    outcome: Option<(ProbeOutcome, Duration)>,
+    progress: ProbeProgress,
+}
+
+/// How far a probe has come.
+enum ProbeProgress {
+    /// [`PROBE_DOUBT`] is over.
+    Doubtful,
+    /// [`PROBE_DEADLINE`] is over.
+    Late,
+    /// With how long it took.
+    Ended(ProbeOutcome, Duration),
 }
 
 /// Everything that is guarded, and what it takes.
@@ -201,7 +222,10 @@ struct Watchdog {
     /// A successor has asked, and is offered everything by then at the latest.
     offer_by: Option<Instant>,
     report_probe: mpsc::UnboundedSender<ProbeUpdate>,
-    probes: HashMap<ProbeTarget, AbortHandle>,
+    /// The last of each target.
+    probes: HashMap<ProbeTarget, RunningProbe>,
+    /// How many packets had been dropped when a probe became doubtful.
+    drops: HashMap<ProbeTarget, Option<u64>>,
     complaints: Complaints,
     /// Servers that ended before they began.
     pending_exits: VecDeque<Exit>,

@@ -64,8 +64,12 @@ impl Cause {
 pub enum ProbeResult {
     /// Our server answered.
     Answered,
-    /// Somebody else did: another pod on the same address, cluster DNS.
+    /// Somebody else did, or our server wrongly: no server of this program answers so. Every one of several tries in a
+    /// row was answered so, from a port of its own each.
     Foreign,
+    /// Another server of this program did: of a predecessor or successor that reads the same queue, or of another pod.
+    /// Clients have answers there.
+    OtherGeneration,
     /// No answer from it, but a sign of life, or nothing that can be laid at its door: the connection was closed (it
     /// has as many as it takes), nobody listens where the question went, or it could not be asked on this node at all.
     Unproven,
@@ -102,8 +106,9 @@ pub enum Event<'a> {
     Exited(Exit),
     /// A probe has ended.
     ProbeEnded { target: ProbeTarget, probe_id: u64, result: ProbeResult },
-    /// A probe has had no answer for so long that it counts as missed; it is still under way.
-    ProbeLate { target: ProbeTarget, probe_id: u64 },
+    /// A probe has had no answer for so long that it counts as missed; it is still under way. With `is_overrun` the
+    /// kernel has dropped packets meanwhile, perhaps this one, since a queue was full.
+    ProbeLate { target: ProbeTarget, probe_id: u64, is_overrun: bool },
     /// The node is as told, or could not be made so.
     NodeSettled { interception: &'a Interception, is_done: bool },
     /// Link and rules are gone.

@@ -168,9 +168,10 @@ impl StateMachine {
             Event::ProtocolViolated => self.kill(Cause::Protocol, now),
             Event::Exited(exit) => self.on_exit(exit, now),
             Event::ProbeEnded { target, probe_id, result } => self.on_probe_result(target, probe_id, result, now),
-            Event::ProbeLate { target, probe_id } => {
+            Event::ProbeLate { target, probe_id, is_overrun } => {
                 if let Some(state) = self.asked(target, probe_id) {
                     state.proofs = 0;
+                    state.is_overrun = is_overrun;
                 }
             }
             Event::NodeSettled { interception, is_done } => self.on_node_settled(interception, is_done, now),

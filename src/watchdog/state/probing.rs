@@ -1,4 +1,8 @@
 //! Which address is probed when, and whether its answers prove it.
+//!
+//! A proof is lost in three ways. Evidence counts at once: an answer that none of our servers gives. Silence at one
+//! target counts while the server answers at others; what hangs as a whole is replaced in place. Silence that dropped
+//! packets may explain, and answers of another of our servers, count when there was no proof for long.
 
 use super::{Action, Cause, Obstacle, ProbeResult, ProbeTarget, StateMachine};
 use crate::chain::Transport;
@@ -21,6 +25,10 @@ pub(super) struct TargetState {
     pub(super) proofs: u32,
     /// The present server has answered here.
     pub(super) has_answered: bool,
+    /// The last answer was none that a server of this program gives.
+    pub(super) is_contradicted: bool,
+    /// Packets were dropped from full queues while it was asked.
+    pub(super) is_overrun: bool,
     /// Questions in a row that came to nothing for which no silence of the server's is to blame: somebody else
     /// answered, or they did not come to a server that has never answered here.
     pub(super) fruitless_probes: u32,
@@ -58,7 +66,12 @@ impl StateMachine {
                 .filter(|_| self.has_any_answered)
                 .map(|last_heard| last_heard + self.timing.silence_of_all),
             answering.chain(asked).min().map(|last_heard| last_heard + self.timing.silence_of_one),
-            wanted.map(|(_, state)| state.last_answer + self.timing.silence_of_one).min(),
+            wanted.clone().map(|(_, state)| state.last_answer + self.timing.silence_of_one).min(),
+            // Once that is over, only an answer elsewhere makes it count.
+            wanted
+                .filter_map(|(_, state)| self.mute_from(state))
+                .filter(|from| self.last_event.is_none_or(|at| *from > at))
+                .min(),
             self.targets.iter().filter_map(|(target, state)| self.due(target, state, suspicious_from)).min(),
             // So that a stall of our own is known as one, whatever else there is to wait for.
             self.last_event.map(|at| at + self.timing.watch_udp_interval),
@@ -139,7 +152,7 @@ impl StateMachine {
             self.conclude(target, ProbeResult::Silent, now);
         }
         self.report_obstacles(now);
-        let lost = self.targets.iter().filter(|(_, state)| since(state.last_answer) >= self.timing.silence_of_one);
+        let lost = self.targets.iter().filter(|(_, state)| self.has_lost_proof(state, now));
         let lost: Interception = lost.map(|(target, _)| target.address.ip()).collect();
         let served = self.served();
         self.want(
@@ -161,6 +174,25 @@ impl StateMachine {
             self.grace = None;
         }
         self.want(self.wanted.in_either(&self.proven(|address| self.proofs_needed(address))));
+    }
+
+    /// From when on a target that has answered counts as mute, if the server answers others then.
+    fn mute_from(&self, state: &TargetState) -> Option<Instant> {
+        let since = state.silent_since().filter(|_| state.has_answered && !state.is_overrun)?;
+        Some(since + self.timing.silence_while_others_answer)
+    }
+
+    /// Whether what this target has answered before proves nothing any longer: it has been long ago, somebody has
+    /// answered otherwise since, or it has become mute while the server answers others. One that hangs as a whole is
+    /// replaced instead, and the interception stays.
+    fn has_lost_proof(&self, state: &TargetState, now: Instant) -> bool {
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let is_mute = || {
+            let newest = self.targets.values().map(|state| state.last_answer).max();
+            self.mute_from(state).is_some_and(|from| now >= from)
+                && newest.is_some_and(|newest| since(newest) <= self.timing.others_answer_within)
+        };
+        state.is_contradicted || since(state.last_answer) >= self.timing.silence_of_one || is_mute()
     }
 
     pub(super) fn probe_due_targets(&mut self, now: Instant) {
@@ -188,8 +220,9 @@ impl StateMachine {
         self.reported.retain(|address, _| !proven.contains(*address));
         for (target, state) in &self.targets {
             let address = target.address.ip().to_canonical();
+            let is_refuted = self.wanted.contains(address) && self.has_lost_proof(state, now);
             let is_unproven = now.saturating_duration_since(state.last_answer) >= self.timing.silence_of_one;
-            if is_unproven && !self.reported.contains_key(&address) {
+            if (is_refuted || is_unproven) && !self.reported.contains_key(&address) {
                 self.reported.insert(address, state.obstacle);
                 self.actions.push(Action::ReportObstacle { address, obstacle: state.obstacle });
             }
@@ -234,6 +267,8 @@ impl StateMachine {
     pub(super) fn conclude(&mut self, target: ProbeTarget, result: ProbeResult, now: Instant) {
         let Some(state) = self.targets.get_mut(&target) else { return };
         state.asked = None;
+        state.is_overrun = false;
+        state.is_contradicted = result == ProbeResult::Foreign;
         state.last_heard = now;
         let obstacle = match result {
             ProbeResult::Answered => {
@@ -242,7 +277,7 @@ impl StateMachine {
                 state.has_answered = true;
                 None
             }
-            ProbeResult::Foreign => Some(Obstacle::Foreign),
+            ProbeResult::Foreign | ProbeResult::OtherGeneration => Some(Obstacle::Foreign),
             // Where it has answered before, that it does not is its own affair: it goes on being asked, and is watched.
             ProbeResult::Unproven => Some(Obstacle::Misrouted).filter(|_| !state.has_answered),
             ProbeResult::Silent => Some(Obstacle::Silence).filter(|_| !state.has_answered),

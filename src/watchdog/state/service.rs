@@ -23,6 +23,8 @@ impl StateMachine {
                 last_answer: now,
                 proofs: 0,
                 has_answered: false,
+                is_contradicted: false,
+                is_overrun: false,
                 fruitless_probes: 0,
                 obstacle: Obstacle::Silence,
             };

@@ -27,6 +27,9 @@ fn addresses() -> [IpAddr; 2] {
 /// How long a sparing probe waits for its answer.
 const PATIENCE: Duration = Duration::from_millis(900);
 
+/// When a probe counts as missed.
+const LATE: Duration = Duration::from_millis(250);
+
 /// How servers of the world behave from now on.
 #[derive(Clone, Debug)]
 struct Nature {
@@ -38,12 +41,24 @@ struct Nature {
     deaf: Option<usize>,
     /// Index of a target where somebody else answers.
     foreign: Option<usize>,
+    /// Who does so is another server of this program.
+    is_sibling: bool,
+    /// Packets are dropped from full queues.
+    is_overrun: bool,
     /// It will not take its configuration.
     fails: bool,
 }
 
-const WELL: Nature =
-    Nature { startup: Duration::from_millis(20), latency: MS, hangs: false, deaf: None, foreign: None, fails: false };
+const WELL: Nature = Nature {
+    startup: Duration::from_millis(20),
+    latency: MS,
+    hangs: false,
+    deaf: None,
+    foreign: None,
+    is_sibling: false,
+    is_overrun: false,
+    fails: false,
+};
 
 /// What comes to the machine, when its time has come.
 #[derive(Clone, Debug)]
@@ -202,7 +217,11 @@ impl World {
             let Some((probe_id, asked, is_single_packet)) = self.probes.get(&target).copied() else { continue };
             let is_foreign = self.nature.foreign == Some(index);
             let is_ours = self.is_serving && !self.nature.hangs && self.nature.deaf != Some(index);
+            if now == asked + LATE {
+                self.tell(Event::ProbeLate { target, probe_id, is_overrun: self.nature.is_overrun });
+            }
             let result = match (is_foreign || is_ours) && now >= asked + self.nature.latency {
+                true if is_foreign && self.nature.is_sibling => ProbeResult::OtherGeneration,
                 true if is_foreign => ProbeResult::Foreign,
                 true => ProbeResult::Answered,
                 false if is_single_packet && now >= asked + PATIENCE => ProbeResult::Silent,
@@ -211,7 +230,7 @@ impl World {
             self.probes.remove(&target);
             match result {
                 ProbeResult::Answered => _ = self.last_answer.insert(target, now),
-                ProbeResult::Foreign => self.foreign_at = Some(now),
+                ProbeResult::Foreign | ProbeResult::OtherGeneration => self.foreign_at = Some(now),
                 _ => {}
             }
             self.tell(Event::ProbeEnded { target, probe_id, result });
@@ -501,13 +520,57 @@ fn a_server_that_never_says_it_serves_is_replaced() {
 }
 
 #[test]
-fn a_part_that_hangs_is_given_longer() {
+fn an_address_that_is_mute_is_withdrawn_alone_and_the_server_is_given_longer() {
     let mut world = proven();
     world.nature.deaf = Some(2);
+    let deaf = world.now - world.start;
     world.run(Duration::from_secs(1));
-    assert!(world.is_on() && world.when(Action::Kill).is_empty());
+    assert_eq!((world.on.clone(), world.when(Action::Kill).len()), (only(0), 0));
+    let withdrawn = world.when(Action::Intercept(only(0))).pop().unwrap() - deaf;
+    assert!(withdrawn <= 402 * MS, "{withdrawn:?}");
+    let obstacle = Obstacle::Silence;
+    assert_eq!(world.when(Action::ReportObstacle { address: addresses()[1], obstacle }).len(), 1);
     world.run(Duration::from_millis(1200));
     assert_eq!((world.when(Action::Kill).len(), world.causes()), (1, vec![Cause::Hang]));
+}
+
+/// A flood that fills a queue keeps probes out, and would do so at cluster DNS.
+#[test]
+fn an_address_is_not_withdrawn_for_packets_that_were_dropped_from_a_full_queue() {
+    let mut world = proven();
+    world.nature = Nature { deaf: Some(2), is_overrun: true, ..WELL };
+    world.run(Duration::from_millis(1900));
+    assert!(world.is_on() && world.when(Action::Kill).is_empty());
+    world.nature.deaf = None;
+    world.run(Duration::from_secs(1));
+    world.nature = Nature { deaf: Some(2), ..WELL };
+    world.run(Duration::from_millis(500));
+    assert_eq!(world.on, only(0), "an overrun that is over excuses nobody");
+}
+
+#[test]
+fn an_address_that_is_answered_wrongly_is_withdrawn_at_once_and_nobody_is_killed() {
+    for wrong in [2, 3] {
+        let mut world = proven();
+        world.nature.foreign = Some(wrong);
+        let began = world.now - world.start;
+        world.run(Duration::from_secs(30));
+        let withdrawn = world.when(Action::Intercept(only(0))).pop().unwrap() - began;
+        let asked_within = [world.timing.watch_udp_interval, world.timing.watch_tcp_interval][wrong - 2];
+        assert!(withdrawn <= asked_within + 3 * MS, "{withdrawn:?}");
+        assert_eq!((world.on.clone(), world.when(Action::Kill).len()), (only(0), 0));
+    }
+}
+
+/// Clients have its answers, so that one which reads the same queue more often than ours costs nobody anything.
+#[test]
+fn an_address_where_another_server_of_ours_answers_is_given_longer() {
+    let mut world = proven();
+    world.nature = Nature { foreign: Some(0), is_sibling: true, ..WELL };
+    world.run(Duration::from_millis(1900));
+    assert!(world.is_on());
+    world.run(Duration::from_millis(300));
+    assert_eq!((world.on.clone(), world.when(Action::Kill).len()), (only(1), 0));
 }
 
 #[test]
@@ -527,7 +590,7 @@ fn an_address_where_somebody_else_answers_is_not_intercepted_and_the_other_one_i
 #[test]
 fn a_server_that_hangs_while_somebody_else_answers_is_killed_with_the_withdrawal_of_that_address() {
     let mut world = proven();
-    world.nature.foreign = Some(1);
+    world.nature = Nature { foreign: Some(1), is_sibling: true, ..WELL };
     world.run(Duration::from_millis(698));
     world.nature.hangs = true;
     world.run(Duration::from_secs(3));
@@ -897,6 +960,8 @@ enum Step {
     Hang(bool),
     Deaf(Option<usize>),
     Foreign(Option<usize>),
+    Sibling(bool),
+    Overrun(bool),
     Slow { startup: u64, latency: u64 },
     Fail(bool),
     Retry,
@@ -913,6 +978,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(Step::Hang),
         1 => prop::option::of(0_usize..4).prop_map(Step::Deaf),
         1 => prop::option::of(0_usize..4).prop_map(Step::Foreign),
+        1 => any::<bool>().prop_map(Step::Sibling),
+        1 => any::<bool>().prop_map(Step::Overrun),
         1 => (1_u64..800, 1_u64..90).prop_map(|(startup, latency)| Step::Slow { startup, latency }),
         1 => any::<bool>().prop_map(Step::Fail),
         1 => Just(Step::Retry),
@@ -941,7 +1008,7 @@ fn wild_event<'a>(
             let verdicts = [ProbeResult::Unproven, ProbeResult::Foreign, ProbeResult::Silent];
             Event::ProbeEnded { target, probe_id, result: verdicts[probe_id as usize % verdicts.len()] }
         }
-        11 => Event::ProbeLate { target, probe_id },
+        11 => Event::ProbeLate { target, probe_id, is_overrun: probe_id.is_multiple_of(2) },
         12 => Event::NodeSettled { interception: &settled[0], is_done: true },
         13 => Event::NodeSettled {
             interception: &settled[1 + probe_id as usize % 2],
@@ -975,6 +1042,8 @@ proptest! {
                 Step::Hang(hangs) => world.nature.hangs = hangs,
                 Step::Deaf(deaf) => world.nature.deaf = deaf,
                 Step::Foreign(foreign) => world.nature.foreign = foreign,
+                Step::Sibling(is_sibling) => world.nature.is_sibling = is_sibling,
+                Step::Overrun(is_overrun) => world.nature.is_overrun = is_overrun,
                 Step::Slow { startup, latency } => {
                     world.nature.startup = Duration::from_millis(startup);
                     world.nature.latency = Duration::from_millis(latency);

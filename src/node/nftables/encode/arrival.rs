@@ -84,7 +84,7 @@ type List = PushExprListAttrs<Vec<u8>>;
 
 /// What is done to a set by a packet (`NFT_DYNSET_OP_*`).
 #[derive(Clone, Copy)]
-enum SetOperation {
+pub(super) enum SetOperation {
     /// The key is there, and if it was, its time goes on.
     Add = 0,
     /// The key is there, and its time begins anew.
@@ -164,12 +164,7 @@ pub(super) fn push_frame(batch: &mut Chained<'_>, table: &str) {
     let mut id = 0;
     let mut set = |name: &str, key_type: u32, key_length: u32, timeout: Duration, size: u32| {
         id += 1;
-        let mut request = batch.request().set_create().op_newset_do(&family);
-        let set: PushSetAttrs<_> = request.encode().push_table_bytes(table.as_bytes()).push_name_bytes(name.as_bytes());
-        let flags = SetFlags::Timeout as u32 | SetFlags::Eval as u32;
-        let set = set.push_flags(flags).push_key_type(key_type).push_key_len(key_length);
-        let set = set.nested_desc().push_size(size).end_nested();
-        set.push_id(id).push_timeout(milliseconds(timeout));
+        push_set(batch, table, id, name, (key_type, key_length), timeout, size);
     };
     set(WATCHED, TYPE_NF_PROTO, 1, WATCHED_FOR, 8);
     for FamilyChains { arriving, noted, trying, blocked, address_type, address_length, .. } in FAMILIES {
@@ -194,6 +189,26 @@ pub(super) fn push_frame(batch: &mut Chained<'_>, table: &str) {
     let chain = request.encode().push_table_bytes(table.as_bytes()).push_name_bytes(ARRIVED.as_bytes());
     let hook = chain.nested_hook().push_num(libc::NF_INET_LOCAL_IN as u32).push_priority(LAST_PRIORITY);
     hook.end_nested().push_policy(VerdictCode::Accept as u32).push_type(c"filter");
+}
+
+/// A set of at most `size` keys, of which each goes after its time; of a key its type and length. No other set of the
+/// batch has this `id`.
+pub(super) fn push_set(
+    batch: &mut Chained<'_>,
+    table: &str,
+    id: u32,
+    name: &str,
+    (key_type, key_length): (u32, u32),
+    timeout: Duration,
+    size: u32,
+) {
+    let family = header(FAMILY, 0);
+    let mut request = batch.request().set_create().op_newset_do(&family);
+    let set: PushSetAttrs<_> = request.encode().push_table_bytes(table.as_bytes()).push_name_bytes(name.as_bytes());
+    let flags = SetFlags::Timeout as u32 | SetFlags::Eval as u32;
+    let set = set.push_flags(flags).push_key_type(key_type).push_key_len(key_length);
+    let set = set.nested_desc().push_size(size).end_nested();
+    set.push_id(id).push_timeout(milliseconds(timeout));
 }
 
 /// As the kernel wants them; `netlink-bindings` leaves the order of the octets as it is.
@@ -337,12 +352,16 @@ pub(super) fn match_no_lease<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprL
 }
 
 /// Goes on if what was loaded is in `set`.
-fn look_up<P: Pusher>(list: PushExprListAttrs<P>, set: &str) -> PushExprListAttrs<P> {
+pub(super) fn look_up<P: Pusher>(list: PushExprListAttrs<P>, set: &str) -> PushExprListAttrs<P> {
     about_set(list, c"lookup", set, &[(LOOKUP_REGISTER, Registers::Reg1 as u32)])
 }
 
 /// Goes on if it could be done to what was loaded.
-fn change<P: Pusher>(list: PushExprListAttrs<P>, set: &str, operation: SetOperation) -> PushExprListAttrs<P> {
+pub(super) fn change<P: Pusher>(
+    list: PushExprListAttrs<P>,
+    set: &str,
+    operation: SetOperation,
+) -> PushExprListAttrs<P> {
     let key = (DYNSET_KEY_REGISTER, Registers::Reg1 as u32);
     about_set(list, c"dynset", set, &[(DYNSET_OPERATION, operation as u32), key])
 }

@@ -3,6 +3,7 @@
 mod accept;
 pub(super) mod arrival;
 mod fallback_chains;
+mod streams;
 
 pub(super) use accept::accept;
 pub(super) use fallback_chains::replace as replace_fallback;
@@ -84,9 +85,13 @@ pub(super) fn replace(table: &str, purpose: TablePurpose, rules: &[Rule], first_
         attributes.push_policy(VerdictCode::Accept as u32).push_type(c"filter");
     }
     arrival::push_frame(&mut batch, table);
+    if purpose == TablePurpose::Untrack {
+        streams::push_sets(&mut batch, table);
+    }
     batch.request().op_delrule_do(&family).encode().push_table_bytes(table.as_bytes());
     let written = rules.iter().filter_map(|rule| Some((chain(rule.hook)?.0, expressions(rule, purpose)?)));
-    for (chain, octets) in arrival::rules(rules, purpose).into_iter().chain(written) {
+    let streams = if purpose == TablePurpose::Untrack { streams::rules(rules) } else { Vec::new() };
+    for (chain, octets) in streams.into_iter().chain(arrival::rules(rules, purpose)).chain(written) {
         let mut request = batch.request().set_create().set_append().op_newrule_do(&family);
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
         let mut list = attributes.nested_expressions();
@@ -230,9 +235,19 @@ fn compare_payload<P: Pusher>(
     offset: u32,
     value: &[u8],
 ) -> PushExprListAttrs<P> {
-    let payload = list.nested_elem().nested_data_payload().push_dreg(Registers::Reg1 as u32);
-    let payload = payload.push_base(base as u32).push_offset(offset).push_len(value.len() as u32);
-    compare(payload.end_nested().end_nested(), value)
+    compare(load_payload(list, base, offset, value.len() as u32, Registers::Reg1), value)
+}
+
+/// Loads `length` octets of a header.
+fn load_payload<P: Pusher>(
+    list: PushExprListAttrs<P>,
+    base: PayloadBase,
+    offset: u32,
+    length: u32,
+    register: Registers,
+) -> PushExprListAttrs<P> {
+    let payload = list.nested_elem().nested_data_payload().push_dreg(register as u32);
+    payload.push_base(base as u32).push_offset(offset).push_len(length).end_nested().end_nested()
 }
 
 /// What was loaded becomes `(it & mask) ^ xor`.
@@ -276,14 +291,14 @@ mod tests {
         let batch =
             replace("nodelocaldns", TablePurpose::Untrack, &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
-        // begin, table, two chains; nine sets, two elements and five chains; flush, rules, end
+        // begin, table, two chains; nine sets, two elements and five chains; two sets; flush, rules, end
         // (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa03, 0xa03]);
         assert_eq!(
-            (&types[4..13], &types[13..15], &types[15..20]),
-            (&[0xa09; 9][..], &[0xa0c; 2][..], &[0xa03; 5][..])
+            (&types[4..13], &types[13..15], &types[15..20], &types[20..22]),
+            (&[0xa09; 9][..], &[0xa0c; 2][..], &[0xa03; 5][..], &[0xa09; 2][..])
         );
-        let (flush, rules) = (types[20], &types[21..types.len() - 1]);
+        let (flush, rules) = (types[22], &types[23..types.len() - 1]);
         assert!(flush == 0xa08 && rules.iter().all(|kind| *kind == 0xa06) && types.last() == Some(&17), "{types:x?}");
         let numbers: Vec<u32> = messages(&batch.octets).map(|message| message.sequence_number()).collect();
         assert_eq!(numbers, (100..100 + types.len() as u32).collect::<Vec<u32>>());

@@ -41,7 +41,7 @@ const PASSING: [&str; 19] = [
 ];
 
 /// Whether a packet that is untracked fulfils a match; what is not known here, it may.
-pub(super) fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Certainty {
+pub(in crate::node) fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Certainty {
     let known = match (name, revision) {
         ("comment", _) => Some(Certainty::Yes),
         ("udp", 0) => ports(info, packet, TransportProtocol::Udp),
@@ -60,7 +60,7 @@ pub(super) fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -
 }
 
 /// What a target does: drop the packet, let it go on, or none if that is not known.
-pub(super) fn target(name: &str) -> Option<bool> {
+pub(in crate::node) fn target(name: &str) -> Option<bool> {
     match name {
         "DROP" | "REJECT" | "TARPIT" => Some(true),
         passing if PASSING.contains(&passing) => Some(false),

@@ -9,6 +9,8 @@ mod matches;
 mod registers;
 mod walk;
 
+pub(in crate::node) use matches::{matches, target};
+pub(in crate::node) use registers::Certainty;
 pub(crate) use walk::{ChainVerdict, chain_verdict};
 
 use super::{ChainName, Chains, NetfilterHook};

@@ -25,19 +25,19 @@ const NAME_LENGTH: usize = 16;
 
 /// Whether something is so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Certainty {
+pub(in crate::node) enum Certainty {
     No,
     Maybe,
     Yes,
 }
 
 impl Certainty {
-    pub(super) fn of(is_so: bool) -> Self {
+    pub(in crate::node) fn of(is_so: bool) -> Self {
         if is_so { Self::Yes } else { Self::No }
     }
 
     /// The contrary, if `is_inverted`.
-    pub(super) fn inverted(self, is_inverted: bool) -> Self {
+    pub(in crate::node) fn inverted(self, is_inverted: bool) -> Self {
         match (self, is_inverted) {
             (Self::No, true) => Self::Yes,
             (Self::Yes, true) => Self::No,

@@ -1,0 +1,133 @@
+//! The part of the owned table that lets TCP connections end where they began. When an address is no longer
+//! intercepted, packets of its open connections would be kube-proxy's, or the fallback's: taken for the middle of a
+//! connection that nobody knows (`nf_conntrack_tcp_loose`), they are sent on to a server that answers with a reset.
+//!
+//! Each packet that our server sends over TCP puts the client's address and port into a set, for [`KNOWN_FOR`]. What
+//! comes from there and acknowledges something (RFC 9293 section 3.1) is left untracked, intercepted or not. A SYN
+//! begins another connection, perhaps to another server: it takes its client out. UDP passes these rules by, and so
+//! they cost it a comparison or two each.
+
+use super::arrival::{ArrivalRule, SetOperation, accept, change, look_up, push_set, written};
+use super::{PREROUTING, bitwise, chain, compare, load_payload, match_packets, notrack};
+use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
+use netlink_bindings::nftables::{Chained, PayloadBase, PushExprListAttrs, Registers};
+use netlink_bindings::traits::Pusher;
+use std::time::Duration;
+
+/// Longer than a server takes to end: connections that have been silent for so long may be cut.
+const KNOWN_FOR: Duration = Duration::from_secs(30);
+/// Where it is full, connections are as they would be without this.
+const SIZE: u32 = 16384;
+/// `TYPE_INET_SERVICE` of nft's src/datatype.h, which stands behind the address.
+const TYPE_PORT: u32 = 13;
+/// Where the flags stand in a TCP header, and two of them.
+const FLAGS_OFFSET: u32 = 13;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// The set of a family: its name, the type and length of its addresses, and the register behind those.
+struct StreamSet {
+    name: &'static str,
+    address_type: u32,
+    address_length: u32,
+    port_register: Registers,
+    /// Where the source and the destination stand in the network header.
+    source_offset: u32,
+    destination_offset: u32,
+}
+
+const SETS: [StreamSet; 2] = [
+    StreamSet {
+        name: "streams-ip",
+        address_type: 7,
+        address_length: 4,
+        port_register: Registers::Reg3201,
+        source_offset: 12,
+        destination_offset: 16,
+    },
+    StreamSet {
+        name: "streams-ip6",
+        address_type: 8,
+        address_length: 16,
+        port_register: Registers::Reg3204,
+        source_offset: 8,
+        destination_offset: 24,
+    },
+];
+
+/// The sets, before any rule that names them.
+pub(super) fn push_sets(batch: &mut Chained<'_>, table: &str) {
+    for (number, StreamSet { name, address_type, address_length, .. }) in (100..).zip(SETS) {
+        let key_type = address_type << 6 | TYPE_PORT;
+        push_set(batch, table, number, name, (key_type, address_length + 4), KNOWN_FOR, SIZE);
+    }
+}
+
+/// For each address from which the server answers over TCP.
+pub(super) fn rules(rules: &[Rule]) -> Vec<ArrivalRule> {
+    let Some((output, _)) = chain(Hook::RawOutput) else { return Vec::new() };
+    let answers = rules.iter().filter(|rule| {
+        rule.hook == Hook::RawOutput && rule.end == PacketEnd::Source && rule.protocol == TransportProtocol::Tcp
+    });
+    let rules = answers.flat_map(|rule| {
+        let [ipv4, ipv6] = SETS;
+        let set = if rule.address.is_ipv4() { ipv4 } else { ipv6 };
+        let comes = |list, flag| {
+            let list = match_packets(list, rule.protocol, PacketEnd::Destination, rule.address, Some(rule.port));
+            load_client(match_flag(list, flag), &set, PacketEnd::Source)
+        };
+        let begins = || written(|list| change(comes(list, SYN), set.name, SetOperation::Delete));
+        let goes_on = || written(|list| accept(notrack(look_up(comes(list, ACK), set.name))));
+        let answers = written(|list| {
+            let list = match_packets(list, rule.protocol, PacketEnd::Source, rule.address, Some(rule.port));
+            change(load_client(list, &set, PacketEnd::Destination), set.name, SetOperation::Update)
+        });
+        let comes = [PREROUTING, output].into_iter().flat_map(|chain| [(chain, begins()), (chain, goes_on())]);
+        comes.chain([(output, answers)]).collect::<Vec<_>>()
+    });
+    rules.collect()
+}
+
+/// Goes on if the flags that set this one, of SYN and ACK, set no other.
+fn match_flag<P: Pusher>(list: PushExprListAttrs<P>, flag: u8) -> PushExprListAttrs<P> {
+    let flags = load_payload(list, PayloadBase::TransportHeader, FLAGS_OFFSET, 1, Registers::Reg1);
+    compare(bitwise(flags, u32::from_ne_bytes([SYN | ACK, 0, 0, 0]), 0), &[flag, 0, 0, 0])
+}
+
+/// The key of a client: the address and port at its `end`.
+fn load_client<P: Pusher>(list: PushExprListAttrs<P>, set: &StreamSet, end: PacketEnd) -> PushExprListAttrs<P> {
+    let (offset, port_offset) = match end {
+        PacketEnd::Source => (set.source_offset, 0),
+        PacketEnd::Destination => (set.destination_offset, 2),
+    };
+    let list = load_payload(list, PayloadBase::NetworkHeader, offset, set.address_length, Registers::Reg1);
+    load_payload(list, PayloadBase::TransportHeader, port_offset, 2, set.port_register)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_answers_over_tcp_make_connections_known_and_each_family_has_its_set() {
+        let answer = |address: &str, protocol| Rule {
+            hook: Hook::RawOutput,
+            protocol,
+            end: PacketEnd::Source,
+            address: address.parse().unwrap(),
+            port: 53,
+            mark: None,
+        };
+        let udp = answer("10.96.0.10", TransportProtocol::Udp);
+        let [ipv4, ipv6] = ["10.96.0.10", "fd00::10"].map(|address| answer(address, TransportProtocol::Tcp));
+        let query = Rule { end: PacketEnd::Destination, ..ipv4 };
+        assert_eq!(rules(&[udp, query]), []);
+        for (rule, set) in [(ipv4, "streams-ip\0"), (ipv6, "streams-ip6\0")] {
+            let rules = rules(&[rule]);
+            let chains: Vec<&str> = rules.iter().map(|(chain, _)| *chain).collect();
+            assert_eq!(chains, ["prerouting", "prerouting", "output", "output", "output"]);
+            let names_set = |octets: &[u8]| octets.windows(set.len()).any(|window| window == set.as_bytes());
+            assert!(rules.iter().all(|(_, octets)| names_set(octets)), "{set}");
+        }
+    }
+}
