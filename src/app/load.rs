@@ -109,7 +109,7 @@ impl CorefileSource {
         self.load_as(default_port, machine, Strictness::default())
     }
 
-    /// [`CorefileSource::load`], unless it and all that it imports is what has this fingerprint.
+    /// [`CorefileSource::load`], unless it with all that it imports and all its parts is what has this fingerprint.
     pub(super) fn load_unless(
         &self,
         known: Fingerprint,
@@ -118,7 +118,9 @@ impl CorefileSource {
     ) -> Option<Result<LoadedCorefile, LoadError>> {
         let is_known = self.text(machine).is_ok_and(|text| {
             let (corefile, _) = corefile::parse(self.path(), &text, machine);
-            Fingerprint::of(&corefile.sources) == known
+            let recorder = PartRecorder::without_data(machine);
+            configure(&corefile, default_port, Loaders { files: &recorder, interfaces: &recorder });
+            Fingerprint::of(&corefile.sources, &recorder.finish()) == known
         });
         (!is_known).then(|| self.load(default_port, machine))
     }
@@ -225,6 +227,30 @@ mod tests {
         assert!(source.load_unless(fingerprint, 53, &ThisHost).is_none(), "what was refused is known too");
         std::fs::remove_file(at("Corefile")).unwrap();
         assert!(matches!(source.load_unless(known, 53, &ThisHost), Some(Err(LoadError::Read { .. }))));
+    }
+
+    #[test]
+    fn a_corefile_whose_certificate_is_another_one_is_checked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let paths = [at("hosts"), at("ca.pem")];
+        let [hosts, authorities] = paths.each_ref().map(|path| path.display());
+        let text = format!(".:53 {{\n hosts {hosts}\n forward . tls://192.0.2.1 {{\n  tls {authorities}\n }}\n}}\n");
+        std::fs::write(&paths[0], "192.0.2.7 host.example\n").unwrap();
+        std::fs::write(at("Corefile"), text).unwrap();
+        let source = CorefileSource::file(&at("Corefile")).unwrap();
+        let load = |known| source.load_unless(known, 53, &ThisHost);
+        let fingerprint = |outcome| match outcome {
+            Ok(LoadedCorefile { fingerprint, .. }) | Err(LoadError::Refused { fingerprint, .. }) => fingerprint,
+            Err(error) => panic!("{error}"),
+        };
+        let known = fingerprint(source.load(53, &ThisHost));
+        assert!(load(known).is_none());
+        std::fs::write(&paths[0], "192.0.2.8 host.example\n").unwrap();
+        assert!(load(known).is_none(), "files of data are read again by who has them");
+        std::fs::write(&paths[1], "not a certificate").unwrap();
+        let changed = fingerprint(load(known).expect("it is read again"));
+        assert!(load(changed).is_none());
     }
 
     #[test]

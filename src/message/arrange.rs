@@ -32,7 +32,7 @@ struct RecordRun {
 /// Where a reply has its addresses that change places, where these are all there is: of every copy of it the same. For
 /// [`AddressRun::arrange`], so that nothing is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AddressRun {
+pub struct AddressRun {
     /// Offset of the first record, whose owner is a pointer.
     first: u16,
     count: u16,

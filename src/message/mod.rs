@@ -40,7 +40,8 @@ mod validate;
 mod wire_reader;
 pub mod work;
 
-pub(crate) use arrange::{AddressRun, AddressSet, arrange_addresses};
+pub use arrange::AddressRun;
+pub(crate) use arrange::{AddressSet, arrange_addresses};
 pub(crate) use case_folding::lower_case_echoes;
 pub use client_subnet::PrefixLimits;
 pub(crate) use client_subnet::{ClientSubnet, Scope};

@@ -94,7 +94,7 @@ mod tests {
     use super::super::Section::{Additional, Answer, Authority};
     use super::super::fixtures::{TO_QUESTION, address, answer, listing, query, record};
     use super::super::header::{AA, AD, QR, RA};
-    use super::super::{Edit, LowerName, Section, edit_reply};
+    use super::super::{Edit, LowerName, edit_reply};
     use super::*;
 
     const CLEARED: u16 = AA | AD | RA;
@@ -163,18 +163,18 @@ mod tests {
         let [client, _] = questions("example.", None);
         let alias = record(Answer, TO_QUESTION, 5, 30, b"\x01a\xc0\x0c");
         let of_other = record(Answer, b"\x01b\xc0\x0c", 1, 60, &[192, 0, 2, 1]);
-        let others: [(u16, &[(Section, Vec<u8>)]); 7] = [
-            (QR, &[]),
-            (QR | 3, &[address(Answer, 60, 1)]),
-            (QR | TC, &[address(Answer, 60, 1)]),
-            (QR, &[alias, address(Answer, 60, 1)]),
-            (QR, &[of_other]),
-            (QR, &[address(Answer, 60, 1), address(Authority, 60, 1)]),
-            (QR, &[address(Answer, 60, 1), address(Additional, 60, 1)]),
+        let others = [
+            (QR, vec![]),
+            (QR | 3, vec![address(Answer, 60, 1)]),
+            (QR | TC, vec![address(Answer, 60, 1)]),
+            (QR, vec![alias, address(Answer, 60, 1)]),
+            (QR, vec![of_other]),
+            (QR, vec![address(Answer, 60, 1), address(Authority, 60, 1)]),
+            (QR, vec![address(Answer, 60, 1), address(Additional, 60, 1)]),
         ];
         for (flags, records) in others {
             assert_eq!(
-                translated(&Response::read(&answer(flags, records)).unwrap(), &client, 1232),
+                translated(&Response::read(&answer(flags, &records)).unwrap(), &client, 1232),
                 None,
                 "{records:?}"
             );
