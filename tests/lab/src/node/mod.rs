@@ -7,4 +7,4 @@ mod scene;
 
 pub use leftovers::{addresses, leftovers, ours};
 pub use proxy::Proxy;
-pub use scene::{SOON, START, Scene, settled};
+pub use scene::{SOON, START, Scene, Start, settled};

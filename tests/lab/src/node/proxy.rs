@@ -11,6 +11,8 @@ const NFTABLES: &str = include_str!("../../kube-proxy/nftables.txt");
 /// How the node makes Services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proxy {
+    /// Not at all: its Services are nobody's.
+    None,
     /// By the variant of iptables that writes nftables.
     IptablesNft,
     /// By the variant that writes what kernels had before nftables.
@@ -38,6 +40,7 @@ impl Proxy {
     /// Makes the Services of both families on the calling thread's network.
     pub fn install(self) {
         match self {
+            Self::None => {}
             Self::IptablesNft => install_iptables("nft"),
             Self::IptablesLegacy => install_iptables("legacy"),
             Self::Nftables => {

@@ -6,8 +6,8 @@ use crate::guest::case::note;
 use crate::kube_dns::KubeDns;
 use crate::load::{Load, Plan};
 use crate::records::Records;
-use crate::support::server::wait_until;
-use crate::support::tools::run;
+use crate::support::server::{binary, wait_until};
+use crate::support::tools::{run, tool};
 use crate::wire::Answer;
 use std::time::Duration;
 
@@ -30,10 +30,12 @@ pub struct Start<'a> {
     pub backend: &'a str,
     /// Further flags.
     pub flags: &'a [&'a str],
+    /// Whether it has the capability NET_RAW, too, which iptables-legacy takes.
+    pub has_net_raw: bool,
 }
 
 /// That of most cases.
-pub const START: Start<'static> = Start { proxy: Proxy::IptablesNft, backend: "auto", flags: &[] };
+pub const START: Start<'static> = Start { proxy: Proxy::IptablesNft, backend: "auto", flags: &[], has_net_raw: false };
 
 /// The node. What is in it ends with it.
 pub struct Scene {
@@ -79,13 +81,19 @@ impl Scene {
     /// Ends the program as kubelet does: KubeDNS answers everybody, by way of what stays on purpose. Then removes that
     /// as `nodelocaldns teardown` does, and nothing of the program is left on the node. What it said.
     pub fn end(mut self) -> String {
+        let said = self.stop();
+        let records = self.ask_during("the program has ended", |_| std::thread::sleep(LEAD));
+        assert_eq!(records.from(Answer::KubeDns), records.asked(), "{}\n{said}", records.detail());
+        self.tear_down();
+        said
+    }
+
+    /// Has the program end by itself. What it said.
+    pub fn stop(&mut self) -> String {
         self.agent.watchdog.signal(libc::SIGTERM);
         let status = self.agent.watchdog.wait_exit(SOON);
         let said = self.agent.watchdog.output();
         assert!(status.is_some_and(|status| status.success()), "its end: {status:?}\n{said}");
-        let records = self.ask_during("the program has ended", |_| std::thread::sleep(LEAD));
-        assert_eq!(records.from(Answer::KubeDns), records.asked(), "{}\n{said}", records.detail());
-        self.tear_down();
         said
     }
 
@@ -134,7 +142,12 @@ pub fn start_agent(start: &Start) -> Agent {
     );
     // The environment tells one address of the upstream Service, of one family.
     let flags = [&["--fallback", "10.96.0.11,fd00::11"], start.flags].concat();
-    Agent::start(program(), &template, start.backend, METRICS, &flags)
+    let mut command = program();
+    if start.has_net_raw {
+        command = tool("setpriv");
+        command.arg("--bounding-set=-all,+net_admin,+net_bind_service,+net_raw").arg(binary());
+    }
+    Agent::start(command, &template, start.backend, METRICS, &flags)
 }
 
 fn plan() -> Plan {
