@@ -44,8 +44,9 @@ impl Proxy {
             Self::IptablesNft => install_iptables("nft"),
             Self::IptablesLegacy => install_iptables("legacy"),
             Self::Nftables => {
-                load("nft -f", NFTABLES.split_once("table ip6 kube-proxy").expect("it is recorded").0);
+                load("nft -f", nftables_ipv4(NFTABLES));
                 load("nft -f", &nftables_ipv6(NFTABLES));
+                kubelet();
             }
             Self::Ipvs => install_ipvs(),
         }
@@ -70,11 +71,28 @@ fn iptables_ipv6(recorded: &str) -> String {
     rules
 }
 
-/// Of `nft list ruleset` kube-proxy's table of IPv4, for IPv6.
-fn nftables_ipv6(recorded: &str) -> String {
+/// Of `nft list ruleset` kube-proxy's table of IPv4. The others are of the iptables program, and what nft prints of
+/// those is not what they are.
+fn nftables_ipv4(recorded: &str) -> &str {
     let start = recorded.find("table ip kube-proxy").expect("it is recorded");
     let end = recorded.find("table ip6 kube-proxy").expect("it is recorded");
-    let mut rules = recorded[start..end].to_owned();
+    &recorded[start..end]
+}
+
+/// The rule of the kubelet, which is there whoever makes Services.
+fn kubelet() {
+    shell(
+        "iptables-nft -N KUBE-FIREWALL
+        iptables-nft -A INPUT -j KUBE-FIREWALL
+        iptables-nft -A OUTPUT -j KUBE-FIREWALL
+        iptables-nft -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 \
+            -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
+    );
+}
+
+/// The same for IPv6.
+fn nftables_ipv6(recorded: &str) -> String {
+    let mut rules = nftables_ipv4(recorded).to_owned();
     for (ipv4, ipv6) in FAMILIES.iter().chain(&[
         ("table ip ", "table ip6 "),
         ("ipv4_addr", "ipv6_addr"),
