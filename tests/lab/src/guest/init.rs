@@ -16,8 +16,8 @@ pub const CASES: &str = "/lab/cases";
 pub const CASES_VARIABLE: &str = "LAB_CASES";
 /// What is before lines of a case's output that the user sees while it runs.
 pub const NOTE: &str = "lab: ";
-/// To find programs.
-const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/lab";
+/// To find programs; those of busybox, which are less than the real ones, last.
+const SEARCHED: &str = "/usr/local/sbin:/usr/sbin:/usr/bin:/lab:/usr/local/bin";
 /// What the process of a case may take beyond its limit, which it minds itself, with the dump.
 const GRACE: Duration = Duration::from_secs(45);
 
@@ -40,7 +40,7 @@ fn serve() -> io::Result<()> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     leave_out(&plan.without, &Path::new("/lib/modules").join(&release))?;
     shell(
-        "busybox --install -s /usr/local/bin
+        "/usr/bin/busybox --install -s /usr/local/bin
         echo 1 >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || :
         hostname node
         ip link set lo up
@@ -48,7 +48,7 @@ fn serve() -> io::Result<()> {
     )?;
     if plan.is_shell {
         let mut prompt = Command::new("setsid");
-        prompt.args(["cttyhack", "sh", "-l"]);
+        prompt.args(["cttyhack", "/usr/bin/dash"]);
         environment(&mut prompt).status()?;
         return Ok(());
     }
@@ -71,8 +71,8 @@ fn leave_out(names: &[String], folder: &Path) -> io::Result<()> {
 
 /// Runs lines of shell, each of which must succeed.
 fn shell(script: &str) -> io::Result<()> {
-    // Busybox's programs have no names yet.
-    let status = environment(Command::new("/usr/bin/busybox").args(["sh", "-euc", script])).status()?;
+    // Not busybox's, to which its own programs come before all others.
+    let status = environment(Command::new("/usr/bin/dash").args(["-euc", script])).status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("{script}: {status}"))) }
 }
 
@@ -140,8 +140,8 @@ fn start(case: &PlannedCase) -> io::Result<Child> {
     command.args(["case", &case.name]).stdin(Stdio::null()).stdout(Stdio::piped());
     // Standard error goes the same way, in the same order.
     let both = ["-c", "exec \"$0\" \"$@\" 2>&1"];
-    let mut shell = Command::new("/usr/bin/busybox");
-    shell.arg("sh").args(both).arg(command.get_program()).args(command.get_args());
+    let mut shell = Command::new("/usr/bin/dash");
+    shell.args(both).arg(command.get_program()).args(command.get_args());
     shell.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
     environment(&mut shell).spawn()
 }

@@ -162,7 +162,7 @@ fn libraries(listing: &str) -> impl Iterator<Item = String> {
         let is_second = std::mem::replace(&mut follows_alternative, is_alternative);
         let (kind, name) = line.trim_start_matches([' ', '|']).split_once(": ")?;
         let is_needed = matches!(kind, "Depends" | "PreDepends") && !is_second;
-        (is_needed && name.starts_with("lib")).then(|| name.to_owned())
+        (is_needed && (name.starts_with("lib") || name == "zlib1g")).then(|| name.to_owned())
     })
 }
 

@@ -14,11 +14,12 @@ use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 /// Debian's packages that every machine has, with the libraries that they need. Of what is in no other of them busybox
-/// is the shell, `cp`, `cat` and so on.
+/// is `cp`, `cat` and so on.
 pub const TOOLS: &[&str] = &[
     "busybox-static",
     "conntrack",
     "crun",
+    "dash",
     "ethtool",
     "iproute2",
     "ipset",

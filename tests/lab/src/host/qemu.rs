@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const QEMU: &str = "qemu-system-x86_64";
 
 /// Of the machine, in MiB: its root is in it.
-const MEMORY: u32 = 2048;
+const MEMORY: u32 = 1024;
 
 /// How long a kernel may take under KVM until it says its first word, which is some tenths of a second. Some machines
 /// have a `/dev/kvm` under which nothing runs.
@@ -72,7 +72,8 @@ impl Machine {
         // What the guest says comes through a port of its own.
         command.args(["-chardev", "stdio,id=said,signal=off", "-device", "virtio-serial-pci"]);
         command.args(["-device", "virtserialport,chardev=said,nr=1,name=lab"]);
-        let mut machine = started(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+        // An input that is at its end would count as a host that has gone; it is held open until the machine ends.
+        let mut machine = started(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let said = machine.process.stdout.take().context("standard output is a pipe")?;
         Ok((machine, BufReader::new(said)))
     }
