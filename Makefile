@@ -6,9 +6,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 FUZZ_SECONDS ?= 60
 # What `make bench` is told: BENCH='--workload cached --rounds 3'. `make bench BENCH=--help` says what there is.
 BENCH ?=
+# Beginnings of names of cases for `make lab` and `make lab-shell`.
+CASE ?=
 SCRIPTS := scripts/install-test-deps scripts/test-all scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/supply-chain .ci/run
 
-.PHONY: help build image run test check supply-chain bench bench-instructions faults attacks simulation fuzz
+.PHONY: help build image run test check supply-chain bench bench-instructions faults attacks simulation lab lab-quick lab-list lab-shell lab-program fuzz
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -27,6 +29,7 @@ test: ## Install what the tests need, then check and test everything
 	$(MAKE) check
 	scripts/supply-chain
 	scripts/test-all
+	$(MAKE) lab-quick
 	target/release/bench instructions
 	target/release/bench --check
 	scripts/fuzz --quick --seconds 8
@@ -66,6 +69,21 @@ attacks: ## Attack the program and print what others lose, the table of docs/att
 	        2>target/attacks.log | sed -un '/^| /p' || broken=1; \
 	    sed -n '/does not hold:$$/,/^$$/{/^$$/!p}' target/attacks.log >&2; \
 	done; exit $$broken
+
+lab: lab-program ## Boot real nodes under qemu and run all cases there, or CASE='link/ …' (tests/lab/README.md)
+	target/debug/lab run $(CASE)
+
+lab-quick: lab-program ## The cases of the lab that make test runs
+	target/debug/lab run --quick
+
+lab-list: lab-program ## Say which cases the lab has
+	target/debug/lab list
+
+lab-shell: lab-program ## A prompt inside the lab's machine, or inside that of CASE=name
+	target/debug/lab shell $(CASE)
+
+lab-program:
+	$(CARGO) build --locked --package nodelocaldns --package nodelocaldns-lab --bins
 
 simulation: ## Ten thousand runs of watchdog and rules under random faults; make test has three thousand
 	SIMULATION=whole $(CARGO) test --release --locked --test simulation

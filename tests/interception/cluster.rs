@@ -40,7 +40,7 @@ pub const CLUSTER_IPS: [&str; 2] = ["10.96.0.10", "fd00::10"];
 /// ClusterIPs of kube-dns-upstream, which nothing intercepts.
 pub const UPSTREAM: [&str; 2] = ["10.96.0.11", "fd00::11"];
 /// KubeDNS's pod.
-pub const KUBE_DNS: [&str; 2] = ["10.244.0.2", "fd00:1::2"];
+pub const KUBE_DNS: [&str; 2] = ["10.244.2.2", "fd00:1::2"];
 /// The pod that asks.
 const POD: [&str; 2] = ["10.244.0.3", "fd00:1::3"];
 /// The node's end of each pod's link.
@@ -142,7 +142,18 @@ pub struct Network {
 }
 
 impl Network {
+    /// The node with a link for the program to adopt, as not every kernel has dummy links, and rules as kube-proxy's.
     pub fn new() -> Self {
+        let network = Self::bare();
+        shell("ip link add nodelocaldns type bridge; ip link set nodelocaldns up");
+        for index in [0, 1] {
+            proxy(index);
+        }
+        network
+    }
+
+    /// The same without that link and without Services.
+    pub fn bare() -> Self {
         shell(
             "ip link set lo up
             for family in ipv4 ipv6; do echo 1 >/proc/sys/net/$family/conf/all/forwarding; done
@@ -152,18 +163,13 @@ impl Network {
             ip address add fd00:9::1/64 dev uplink nodad
             ip link set uplink up
             ip route add default via 192.168.9.254 dev uplink
-            ip -6 route add default via fd00:9::fe dev uplink
-            ip link add nodelocaldns type bridge
-            ip link set nodelocaldns up",
+            ip -6 route add default via fd00:9::fe dev uplink",
         );
         let (pod, kube_dns) = (Place::new(), Place::new());
         attach(&pod, "pod", POD);
         attach(&kube_dns, "kubedns", KUBE_DNS);
         // As on any other node: what comes from an address that every node has cannot be answered.
         kube_dns.visit(|| LOCALS.map(|address| shell(&format!("ip route add blackhole {address}"))));
-        for index in [0, 1] {
-            proxy(index);
-        }
         Self { host: Place::here(), pod, kube_dns }
     }
 
@@ -374,7 +380,7 @@ fn attach(pod: &Place, name: &str, [ipv4, ipv6]: [&str; 2]) {
 /// knows.
 fn proxy(family: usize) {
     let (program, cluster_ip, pod, pods) = [
-        ("iptables-nft-restore", CLUSTER_IPS[0], "10.244.0.2:53", "10.244.0.0/16"),
+        ("iptables-nft-restore", CLUSTER_IPS[0], "10.244.2.2:53", "10.244.0.0/16"),
         ("ip6tables-nft-restore", CLUSTER_IPS[1], "[fd00:1::2]:53", "fd00:1::/64"),
     ][family];
     let mut nat = "*nat\n".to_owned();

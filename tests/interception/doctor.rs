@@ -235,7 +235,7 @@ fn doctor_names_what_is_broken_on_the_node_and_says_what_to_do() {
         said.complains("pod_path", CLUSTER_IPS[0], "rules");
         assert_eq!(said.json["intercepted"], false, "{said}");
         assert!(
-            said.check("connections")["seen"].to_string().contains("10.244.0.2:53"),
+            said.check("connections")["seen"].to_string().contains("10.244.2.2:53"),
             "KubeDNS's pod answers: {said}"
         );
     });

@@ -13,7 +13,10 @@ use tempfile::TempDir;
 /// The program: the one cargo built, or what `NODELOCALDNS_BIN` names, so that the same tests can be held against
 /// another implementation.
 pub fn binary() -> PathBuf {
-    std::env::var_os("NODELOCALDNS_BIN").unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_nodelocaldns"))).into()
+    // Cargo tells it to the tests of the program's package alone.
+    let built =
+        || OsString::from(option_env!("CARGO_BIN_EXE_nodelocaldns").expect("NODELOCALDNS_BIN names the program"));
+    std::env::var_os("NODELOCALDNS_BIN").unwrap_or_else(built).into()
 }
 
 /// Whether another implementation is under test.

@@ -91,10 +91,11 @@ pub(super) fn select(
         Some((IptablesVariant::Nft, reason))
     } else if nft.is_some() {
         Some((IptablesVariant::Nft, "neither kind has chains of Kubernetes, and this one is the newer"))
-    } else if has_default {
-        Some((IptablesVariant::Default, "there is no other to choose from"))
+    } else if legacy.is_some() {
+        // Where the kernel has no nf_tables, the program of the plain name may be the one that needs it.
+        Some((IptablesVariant::Legacy, "there is no other to choose from"))
     } else {
-        legacy.map(|_| (IptablesVariant::Legacy, "there is no other to choose from"))
+        has_default.then_some((IptablesVariant::Default, "there is no other to choose from"))
     }
 }
 
@@ -121,6 +122,17 @@ mod tests {
         assert_eq!(variant(None, None), Some(IptablesVariant::Default));
         assert_eq!(select(None, EMPTY, false).map(|(variant, _)| variant), Some(IptablesVariant::Legacy));
         assert_eq!(select(None, None, false), None);
+    }
+
+    #[test]
+    fn on_a_kernel_without_nf_tables_legacy_is_chosen_whatever_the_plain_name_is() {
+        let denied = Some(VariantEvidence::Unlisted { is_denied: true });
+        for legacy in [EMPTY, USED, denied] {
+            for has_default in [false, true] {
+                let variant = select(None, legacy, has_default).map(|(variant, _)| variant);
+                assert_eq!(variant, Some(IptablesVariant::Legacy), "{legacy:?}, {has_default}");
+            }
+        }
     }
 
     #[test]

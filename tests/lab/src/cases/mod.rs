@@ -1,0 +1,13 @@
+//! All cases, by family. A family is a file here with a list of its cases.
+
+mod boots;
+mod kernels;
+mod link;
+
+use crate::case::Case;
+
+/// Every case, in the order in which they run.
+pub fn all() -> Vec<Case> {
+    let families: &[&[Case]] = &[boots::CASES, kernels::CASES, link::CASES];
+    families.concat()
+}
