@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,12 +98,12 @@ pub struct Place(Arc<File>);
 
 impl Place {
     /// That of this process.
-    fn here() -> Self {
+    pub fn here() -> Self {
         Self(File::open("/proc/self/ns/net").expect("a process can see its namespaces").into())
     }
 
     #[allow(unsafe_code, reason = "a crate offers it, but not safely")]
-    fn new() -> Self {
+    pub fn new() -> Self {
         let opened = std::thread::spawn(|| {
             // SAFETY: the network namespace alone is unshared, no memory and no file descriptors.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root in its user namespace may make networks");
@@ -119,6 +119,11 @@ impl Place {
             work()
         };
         std::thread::scope(|scope| scope.spawn(visit).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    /// A path that leads there, for `ip`'s `netns`.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
     /// Takes the calling thread there for good.

@@ -3,11 +3,13 @@
 mod boots;
 mod kernels;
 mod link;
+mod matrix;
+mod pod_network;
 
 use crate::case::Case;
 
 /// Every case, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    let families: &[&[Case]] = &[boots::CASES, kernels::CASES, link::CASES];
+    let families: &[&[Case]] = &[boots::CASES, kernels::CASES, link::CASES, matrix::CASES, pod_network::CASES];
     families.concat()
 }
