@@ -4,6 +4,7 @@
 mod case;
 mod cases;
 mod channel;
+mod container;
 mod guest;
 mod host;
 mod node;
@@ -17,6 +18,9 @@ mod kube_dns;
 #[allow(dead_code, reason = "the fault table uses the rest")]
 #[path = "../../faults/load.rs"]
 mod load;
+#[allow(dead_code, reason = "the tests of the manifest use the rest")]
+#[path = "../../manifest/objects.rs"]
+mod objects;
 #[allow(dead_code, reason = "the fault table uses the rest")]
 #[path = "../../faults/records.rs"]
 mod records;

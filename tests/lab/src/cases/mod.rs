@@ -1,6 +1,7 @@
 //! All cases, by family. A family is a file here with a list of its cases.
 
 mod boots;
+mod daemon_set;
 mod kernels;
 mod link;
 mod matrix;
@@ -10,6 +11,6 @@ use crate::case::Case;
 
 /// Every case, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    let families: &[&[Case]] = &[boots::CASES, kernels::CASES, link::CASES, matrix::CASES, pod_network::CASES];
+    let families: &[&[Case]] = &[boots::CASES, daemon_set::CASES, kernels::CASES, link::CASES, matrix::CASES, pod_network::CASES];
     families.concat()
 }
