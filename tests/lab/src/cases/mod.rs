@@ -2,8 +2,10 @@
 
 mod boots;
 mod daemon_set;
+mod firewalls;
 mod kernels;
 mod link;
+mod managers;
 mod matrix;
 mod pod_network;
 
@@ -11,6 +13,6 @@ use crate::case::Case;
 
 /// Every case, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    let families: &[&[Case]] = &[boots::CASES, daemon_set::CASES, kernels::CASES, link::CASES, matrix::CASES, pod_network::CASES];
+    let families: &[&[Case]] = &[boots::CASES, daemon_set::CASES, firewalls::CASES, kernels::CASES, link::CASES, managers::CASES, matrix::CASES, pod_network::CASES];
     families.concat()
 }

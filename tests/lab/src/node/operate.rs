@@ -1,0 +1,37 @@
+//! What an operator does with the program.
+
+use super::scene::{Scene, Start, start_agent};
+use super::SOON;
+use crate::cluster::{CLUSTER_IPS, LOCALS, program};
+use crate::support::server::wait_until;
+use crate::support::tools::{everything, run};
+
+impl Scene {
+    /// Ends the program as kubelet does, and starts it again.
+    pub fn restart(&mut self, start: &Start) {
+        self.agent.watchdog.signal(libc::SIGTERM);
+        let status = self.agent.watchdog.wait_exit(SOON);
+        assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", self.agent.watchdog.tail(30));
+        self.agent = start_agent(start);
+    }
+}
+
+/// Removes what stays on the node on purpose when the program ends.
+pub fn tear_down() {
+    run(program().args(["teardown", "-localip", &[LOCALS, CLUSTER_IPS].concat().join(",")]));
+}
+
+/// Asks the doctor until it ends with `status`: 0 where pods and programs are answered as they should be. What it says.
+pub fn doctor(status: i32) -> String {
+    let mut last = String::new();
+    let agrees = || {
+        let mut command = program();
+        command.args(["doctor", "-localip", &[LOCALS, CLUSTER_IPS].concat().join(",")]);
+        let told = command.output().expect("the program runs");
+        last = format!("{}\n{}", told.status, everything(&told));
+        told.status.code() == Some(status)
+    };
+    let is_so = wait_until(SOON, agrees);
+    assert!(is_so, "the doctor does not end with {status}: {last}");
+    last
+}
