@@ -63,6 +63,8 @@ pub struct Case {
     pub packages: &'static [&'static str],
     /// Whether it is among what `make lab-quick` runs, and so `make test` and CI.
     pub is_quick: bool,
+    /// Whether it takes so long that it is run only when it is named in full.
+    pub is_by_name: bool,
     /// After so long it has failed. Under emulation everything takes ten times as long as it should.
     pub limit: Duration,
 }
@@ -76,6 +78,7 @@ pub const CASE: Case = Case {
     without: &[],
     packages: &[],
     is_quick: false,
+    is_by_name: false,
     limit: Duration::from_secs(120),
 };
 

@@ -277,7 +277,8 @@ fn exhaust(pod: &Pod) {
     };
     // It comes after the server, and is not itself what the kernel looks for.
     let script = "echo $$ >\"$0\" && echo -998 >/proc/self/oom_score_adj && exec tail /dev/zero";
-    let mut hog = Command::new("sh").args(["-c", script]).arg(pod.cgroup("cgroup.procs")).spawn().expect("a shell runs");
+    let mut hog =
+        Command::new("sh").args(["-c", script]).arg(pod.cgroup("cgroup.procs")).spawn().expect("a shell runs");
     assert!(wait_until(SOON, || killed() || hog.try_wait().is_ok_and(|end| end.is_some())), "nobody is killed");
     _ = hog.kill();
     hog.wait().expect("it is reaped");

@@ -87,7 +87,10 @@ fn tracked_to(addresses: &[&str]) -> BTreeSet<String> {
     });
     let destinations: Vec<String> = written.map(|address| format!("dst={address}")).collect();
     let is_one = |entry: &String| {
-        entry.split(' ').find(|word| word.starts_with("dst=")).is_some_and(|word| destinations.iter().any(|to| to == word))
+        entry
+            .split(' ')
+            .find(|word| word.starts_with("dst="))
+            .is_some_and(|word| destinations.iter().any(|to| to == word))
     };
     tracked_dns().into_iter().filter(is_one).collect()
 }

@@ -8,11 +8,22 @@ mod link;
 mod managers;
 mod matrix;
 mod pod_network;
+mod soak;
 
 use crate::case::Case;
 
 /// Every case, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    let families: &[&[Case]] = &[boots::CASES, daemon_set::CASES, firewalls::CASES, kernels::CASES, link::CASES, managers::CASES, matrix::CASES, pod_network::CASES];
+    let families: &[&[Case]] = &[
+        boots::CASES,
+        daemon_set::CASES,
+        firewalls::CASES,
+        kernels::CASES,
+        link::CASES,
+        managers::CASES,
+        matrix::CASES,
+        pod_network::CASES,
+        soak::CASES,
+    ];
     families.concat()
 }

@@ -21,7 +21,8 @@ pub struct Image {
 
 impl Image {
     pub fn unpack() -> Self {
-        let folder = tempfile::Builder::new().prefix("image-").tempdir_in(ABOVE).expect("the machine's root can be written");
+        let folder =
+            tempfile::Builder::new().prefix("image-").tempdir_in(ABOVE).expect("the machine's root can be written");
         let program = binary();
         link(&program, folder.path(), Path::new(ENTRY_POINT));
         for library in libraries(&program) {

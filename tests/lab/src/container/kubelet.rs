@@ -99,7 +99,8 @@ fn prepare_cgroups() {
 fn service_links(manifest: &Manifest) -> Vec<Variable> {
     let (api, dns) = (api(), &manifest.upstream_service);
     let name = dns.metadata.name.as_deref().expect("the Service has a name");
-    let services = [("kubernetes", ("10.96.0.1", &api)), ("kube-dns", (CLUSTER_IPS[0], dns)), (name, (UPSTREAM[0], dns))];
+    let services =
+        [("kubernetes", ("10.96.0.1", &api)), ("kube-dns", (CLUSTER_IPS[0], dns)), (name, (UPSTREAM[0], dns))];
     all(&BTreeMap::from(services))
 }
 

@@ -48,7 +48,8 @@ impl Prober {
             return None;
         }
         self.next = Instant::now() + self.period;
-        let answer = minreq::get(&self.url).with_timeout(self.timeout).with_header("User-Agent", "kube-probe/1.35").send();
+        let answer =
+            minreq::get(&self.url).with_timeout(self.timeout).with_header("User-Agent", "kube-probe/1.35").send();
         self.count(answer.is_ok_and(|answer| (200..400).contains(&answer.status_code)))
     }
 
@@ -68,7 +69,8 @@ mod tests {
 
     #[test]
     fn thresholds_count_outcomes_in_a_row() {
-        let http_get = HTTPGetAction { host: Some("::1".to_owned()), port: IntOrString::Int(1), ..HTTPGetAction::default() };
+        let http_get =
+            HTTPGetAction { host: Some("::1".to_owned()), port: IntOrString::Int(1), ..HTTPGetAction::default() };
         let mut prober = Prober::new(&Probe { http_get: Some(http_get), ..Probe::default() }, 1);
         let outcomes = [false, false, true, false, false, false, false].map(|is_good| prober.count(is_good));
         assert_eq!(outcomes, [None, None, Some(true), None, None, Some(false), Some(false)]);

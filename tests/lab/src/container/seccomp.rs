@@ -73,7 +73,8 @@ impl Rule {
     }
 
     fn translated(&self) -> Value {
-        let mut rule = Map::from_iter([("names".to_owned(), json!(self.names)), ("action".to_owned(), json!(self.action))]);
+        let mut rule =
+            Map::from_iter([("names".to_owned(), json!(self.names)), ("action".to_owned(), json!(self.action))]);
         rule.extend(self.errno_ret.map(|number| ("errnoRet".to_owned(), json!(number))));
         rule.extend(self.args.iter().filter(|args| !args.is_empty()).map(|args| ("args".to_owned(), json!(args))));
         rule.into()
@@ -82,8 +83,9 @@ impl Rule {
 
 /// `linux.seccomp` of a runtime's configuration, for a container with these capabilities (`CAP_…`).
 pub fn runtime_default(capabilities: &[String]) -> Value {
-    let profile = std::fs::read_to_string(PROFILE)
-        .unwrap_or_else(|error| panic!("{PROFILE} ({error}): the case lacks the package golang-github-containers-common"));
+    let profile = std::fs::read_to_string(PROFILE).unwrap_or_else(|error| {
+        panic!("{PROFILE} ({error}): the case lacks the package golang-github-containers-common")
+    });
     translate(&profile, capabilities)
 }
 

@@ -93,7 +93,8 @@ fn process(
     });
     let links = service_links.iter().filter(|_| pod.enable_service_links != Some(false));
     let links = links.map(|(name, value)| format!("{name}={value}"));
-    let environment: Vec<String> = [PATH.to_owned(), "HOSTNAME=node".to_owned()].into_iter().chain(links).chain(own).collect();
+    let environment: Vec<String> =
+        [PATH.to_owned(), "HOSTNAME=node".to_owned()].into_iter().chain(links).chain(own).collect();
     json!({
         "cwd": "/",
         "args": arguments,
@@ -160,9 +161,7 @@ fn thousandths(quantity: &str) -> u64 {
 }
 
 fn mounts(container: &Container, placement: &Placement) -> Vec<Value> {
-    let new = |kind: &str, place: &str, options: &[&str]| {
-        json!({"type": kind, "source": kind, "destination": place, "options": options})
-    };
+    let new = |kind: &str, place: &str, options: &[&str]| json!({"type": kind, "source": kind, "destination": place, "options": options});
     let bound = |source: &Path, place: &str, is_read_only: bool| {
         let options = ["rbind", "rprivate", if is_read_only { "ro" } else { "rw" }];
         json!({"type": "bind", "source": source, "destination": place, "options": options})
@@ -219,7 +218,8 @@ mod tests {
         assert_eq!(process["noNewPrivileges"], json!(true));
         assert_eq!(process["user"], json!({"uid": 0, "gid": 0}));
         assert_eq!(made["root"], json!({"path": "/root", "readonly": true}));
-        let kinds: Vec<&str> = made["linux"]["namespaces"].as_array().unwrap().iter().filter_map(|one| one["type"].as_str()).collect();
+        let kinds: Vec<&str> =
+            made["linux"]["namespaces"].as_array().unwrap().iter().filter_map(|one| one["type"].as_str()).collect();
         assert!(!kinds.contains(&"network"), "{kinds:?}");
         let arguments = process["args"].as_array().unwrap();
         assert_eq!(arguments[..3], [json!("/nodelocaldns"), json!("-localip"), json!("169.254.20.10,10.96.0.10")]);
@@ -231,11 +231,13 @@ mod tests {
         let made = made(&[]);
         let mount = |place: &str| {
             let mounts = made["mounts"].as_array().unwrap();
-            mounts.iter().find(|mount| mount["destination"] == place).unwrap_or_else(|| panic!("{place}: {mounts:?}")).clone()
+            mounts
+                .iter()
+                .find(|mount| mount["destination"] == place)
+                .unwrap_or_else(|| panic!("{place}: {mounts:?}"))
+                .clone()
         };
-        let bound = |source: &str, place: &str, mode: &str| {
-            json!({"type": "bind", "source": source, "destination": place, "options": ["rbind", "rprivate", mode]})
-        };
+        let bound = |source: &str, place: &str, mode: &str| json!({"type": "bind", "source": source, "destination": place, "options": ["rbind", "rprivate", mode]});
         assert_eq!(mount("/etc/coredns"), bound("/volumes/config-volume", "/etc/coredns", "ro"));
         assert_eq!(mount("/run/handover"), bound("/volumes/handover", "/run/handover", "rw"));
         assert_eq!(mount("/etc/resolv.conf"), bound("/files/resolv.conf", "/etc/resolv.conf", "ro"));

@@ -130,7 +130,9 @@ fn command(accelerator: Accelerator, image: &Image) -> Command {
 
 /// What the kernel is told. A panic ends the machine; clocks that emulation upsets are left alone.
 fn arguments(more: &str) -> String {
-    format!("console=ttyS0 panic=-1 tsc=reliable random.trust_cpu=on mitigations=off {more}")
+    // Where chance decides in a case it can be had again.
+    let seed = std::env::var("LAB_SEED").map(|seed| format!("lab.seed={seed} ")).unwrap_or_default();
+    format!("{seed}console=ttyS0 panic=-1 tsc=reliable random.trust_cpu=on mitigations=off {more}")
 }
 
 fn started(command: &mut Command) -> Result<Machine> {

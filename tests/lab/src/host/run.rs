@@ -3,7 +3,7 @@
 use super::image::Images;
 use super::program::built;
 use super::qemu::{Accelerator, Machine};
-use crate::case::{Boot, Run, boots};
+use crate::case::{Boot, Case, Run, boots};
 use crate::cases;
 use crate::channel::{Message, hear};
 use crate::guest::init::CASES_VARIABLE;
@@ -28,8 +28,11 @@ const GRACE: Duration = Duration::from_secs(600);
 ///
 /// When no such case is there, or the machine cannot be booted.
 pub fn run(beginnings: &[String], only_quick: bool) -> Result<bool> {
-    let is_wanted = |name: &str| beginnings.is_empty() || beginnings.iter().any(|begin| name.starts_with(begin));
-    let cases = cases::all().into_iter().filter(|case| is_wanted(case.name) && (case.is_quick || !only_quick));
+    let is_wanted = |case: &Case| match case.is_by_name {
+        true => beginnings.iter().any(|begin| begin == case.name),
+        false => beginnings.is_empty() || beginnings.iter().any(|begin| case.name.starts_with(begin)),
+    };
+    let cases = cases::all().into_iter().filter(|case| is_wanted(case) && (case.is_quick || !only_quick));
     // A quick run is on the first kernel alone.
     let kernels = if only_quick { 1 } else { usize::MAX };
     let runs: Vec<Run> =

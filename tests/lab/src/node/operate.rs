@@ -1,7 +1,7 @@
 //! What an operator does with the program.
 
-use super::scene::{Scene, Start, start_agent};
 use super::SOON;
+use super::scene::{Scene, Start, start_agent};
 use crate::cluster::{CLUSTER_IPS, LOCALS, program};
 use crate::support::server::wait_until;
 use crate::support::tools::{everything, run};

@@ -239,8 +239,7 @@ fn attach(pod: &Place, node: &Place, name: &str, [ipv4, ipv6]: [&str; 2], gatewa
 
 /// KubeDNS, on the calling thread's network. It says AA, as the `kubernetes` directive of CoreDNS does.
 fn serve() -> Vec<Upstream> {
-    let mut known: Vec<Rule> =
-        CACHED.iter().map(|name| address_rule(&format!("{name}."), 3600, ADDRESS)).collect();
+    let mut known: Vec<Rule> = CACHED.iter().map(|name| address_rule(&format!("{name}."), 3600, ADDRESS)).collect();
     for (name, count) in LONG {
         let answer = (0..count).map(|host| format!("{name} 3600 IN A 10.0.0.{host}")).collect();
         known.push(Rule { reply: Reply { answer, ..Reply::default() }, ..address_rule(name, 3600, ADDRESS) });
