@@ -13,7 +13,7 @@ use crate::support::server::{scratch, wait_until};
 use crate::support::tools::write;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,7 +46,6 @@ pub struct Kubelet {
     pub oom_group: OomGroup,
     /// So many times faster than kubelet's do the times of probes and the pauses before restarts pass.
     pub hurry: u32,
-    pods: AtomicU32,
 }
 
 impl Kubelet {
@@ -55,12 +54,11 @@ impl Kubelet {
         prepare_cgroups();
         let image = Image::unpack();
         let resolv_conf = resolv_conf.to_owned();
-        Self { image, resolv_conf, oom_group: OomGroup::On, hurry: 1, pods: AtomicU32::new(0) }
+        Self { image, resolv_conf, oom_group: OomGroup::On, hurry: 1 }
     }
 
     /// Starts the manifest's pod.
     pub fn start(&self, manifest: Manifest) -> Pod {
-        let number = self.pods.fetch_add(1, Ordering::Relaxed);
         let folder = scratch();
         let files = folder.path().join("files");
         std::fs::create_dir(&files).expect("the scratch folder can be written");
@@ -74,7 +72,7 @@ impl Kubelet {
         }
         volumes::set_up(&manifest, &folder.path().join("volumes"));
         let state = Arc::new(State {
-            name: format!("node-local-dns-{number}"),
+            name: format!("node-local-dns-{:08x}", fastrand::u32(..)),
             root: self.image.root().to_owned(),
             service_links: service_links(&manifest),
             manifest,
@@ -111,6 +109,7 @@ pub struct Pod {
 }
 
 struct State {
+    /// Of this pod alone: cases share the machine's groups.
     name: String,
     manifest: Manifest,
     root: PathBuf,
