@@ -23,8 +23,8 @@ pub const CASES: &[Case] = &[
     cell("matrix/iptables_legacy_beside_ipvs", || run(Interception::IptablesLegacy, Services::Ipvs)),
 ];
 
-/// Queries that a server which ends, or hangs, may have had in hand: a batch that it has read, and on a busy machine what
-/// waited in its sockets. Next to none at the rate of the cases where it gets to run.
+/// Queries that a server which ends, or hangs, may have had in hand: a batch that it has read, and on a busy machine
+/// what waited in its sockets. Next to none at the rate of the cases where it gets to run.
 const IN_HAND: usize = 64;
 
 /// One connection may be open of each kind: from pod and host network to each address.
@@ -190,7 +190,8 @@ fn flushed(cell: &mut Cell) {
     let ours = records.of(|record| cell.is_ours(record));
     match cell.interception {
         Interception::Nftables => assert_lost_within(cell, &ours, 0, "something is lost"),
-        // kube-proxy picks up a connection that is open when the rules go, and loses one that is open when they are back.
+        // kube-proxy picks up a connection that is open when the rules go, and loses one that is open when they are
+        // back.
         _ => assert_few_connections_cut(cell, &ours),
     }
     let is_served = |cell: &Cell| {

@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
 /// For an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Queries that a server which ends may have had in hand, and that wait in its sockets.
+/// Queries that a server which ends may have had in hand, and that waited in its sockets.
 const IN_HAND: usize = 64;
 
 const fn network(name: &'static str, body: fn()) -> Case {
@@ -72,8 +72,8 @@ fn assert_all_from(answer: Answer, records: &Records) {
     assert_eq!(records.from(answer), records.asked(), "not all from {answer:?}\n{}", records.detail());
 }
 
-/// Clients of both nodes get answers whole that are longer than a packet, or almost: by TCP when a truncated answer tells
-/// them so, in one packet, and in several.
+/// Clients of both nodes get answers whole that are longer than a packet, or almost: by TCP when a truncated answer
+/// tells them so, in one packet, and in several.
 fn long_answers(two: &TwoNodes, when: &str) {
     for (node, who) in two.nodes.iter().zip(["the first node", "the node of KubeDNS"]) {
         for (client, place) in [("pod", &node.network.pod), ("host network", &node.network.host)] {

@@ -186,7 +186,8 @@ impl Site {
     fn tunnel(&self, there: &Self, mtu: u32) {
         let [ipv4, ipv6] = self.tunnel;
         shell(&format!(
-            "ip link add flannel.1 address {mac} mtu {mtu} type vxlan id 1 local {local} dev uplink dstport 8472 nolearning
+            "ip link add flannel.1 address {mac} mtu {mtu} type vxlan id 1 local {local} dev uplink dstport 8472 \
+                nolearning
             ip address add {ipv4}/32 dev flannel.1
             ip address add {ipv6}/128 dev flannel.1 nodad
             ip link set flannel.1 up
