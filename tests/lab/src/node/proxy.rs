@@ -18,6 +18,7 @@ pub enum Proxy {
     /// By the variant that writes what kernels had before nftables.
     IptablesLegacy,
     Nftables,
+    #[allow(dead_code, reason = "for cases about IPVS")]
     /// By the kernel's load balancer. It accepts packets for the ClusterIPs on a link, `kube-ipvs0`.
     Ipvs,
 }

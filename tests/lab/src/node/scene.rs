@@ -40,6 +40,7 @@ pub const START: Start<'static> = Start { proxy: Proxy::IptablesNft, backend: "a
 /// The node. What is in it ends with it.
 pub struct Scene {
     pub network: Network,
+    #[allow(dead_code, reason = "for cases in which KubeDNS fails; its threads serve without it")]
     pub kube_dns: KubeDns,
     pub agent: Agent,
 }
