@@ -10,7 +10,7 @@ BENCH ?=
 CASE ?=
 SCRIPTS := scripts/install-test-deps scripts/test-all scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/supply-chain .ci/run
 
-.PHONY: help build image run test check supply-chain bench bench-instructions faults attacks simulation lab lab-quick lab-list lab-shell lab-program fuzz
+.PHONY: help build image run test check supply-chain bench bench-instructions faults attacks simulation lab lab-quick lab-soak lab-list lab-shell lab-program fuzz
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -75,6 +75,9 @@ lab: lab-program ## Boot real nodes under qemu and run all cases there, or CASE=
 
 lab-quick: lab-program ## The cases of the lab that make test runs
 	target/debug/lab run --quick
+
+lab-soak: lab-program ## An hour of a node under load, with something going wrong every 20 s
+	target/debug/lab run soak/an_hour
 
 lab-list: lab-program ## Say which cases the lab has
 	target/debug/lab list

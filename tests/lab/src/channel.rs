@@ -46,6 +46,8 @@ pub enum Message {
     Begin { name: String },
     /// What a case wants to be seen while it runs.
     Note { text: String },
+    /// The machine is to stand still for so long, as one does that is moved to another host.
+    Suspend { time: Duration },
     /// A file of a case, whose octets follow.
     File { name: String, path: String, octets: u64 },
     /// A case has ended.

@@ -19,7 +19,7 @@ const DAEMON_SET: Case =
 
 /// The family's.
 pub const CASES: &[Case] = &[
-    Case { name: "daemon-set/the_pod_serves_with_the_rights_it_is_given", body: serves, is_quick: true, ..DAEMON_SET },
+    Case { name: "daemon-set/the_pod_serves_with_the_rights_it_is_given", body: serves, ..DAEMON_SET },
     Case { name: "daemon-set/an_update_and_its_rollback_cost_nothing", body: update, ..DAEMON_SET },
     Case { name: "daemon-set/a_version_that_is_refused_leaves_the_old_one_serving", body: refused, ..DAEMON_SET },
     Case { name: "daemon-set/its_deletion_costs_nothing_and_teardown_leaves_nothing", body: deleted, ..DAEMON_SET },

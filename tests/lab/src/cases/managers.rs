@@ -1,5 +1,5 @@
-//! Programs that manage a node's links, the real ones, which take the program's for one of theirs. What pods see is that
-//! the node answers again, and nobody undoes the other's work without end.
+//! Programs that manage a node's links, the real ones, which take the program's for one of theirs. What pods see is
+//! that the node answers again, and nobody undoes the other's work without end.
 
 use crate::case::{CASE, Case, Kernel};
 use crate::cluster::{LOCALS, shell};
@@ -152,21 +152,34 @@ fn network_manager() {
     shell(SETTINGS);
     let mut scene = Scene::start(&START);
     let _manager = Daemon::start("network-manager", "NetworkManager", &["--no-daemon"]);
-    let knows = || shell("nmcli --terse device 2>&1 || :").contains("nodelocaldns:dummy:");
+    let knows = || shell("nmcli --terse device 2>&1 || :").contains("nodelocaldns:");
     settled("NetworkManager knows the link", knows, || shell("nmcli device; ip link"));
     meddle(
         &mut scene,
         &[
             "nmcli device set nodelocaldns managed yes",
-            "nmcli connection add type dummy ifname nodelocaldns con-name own ipv4.method disabled ipv6.method disabled
+            "kind=$(nmcli --get-values GENERAL.TYPE device show nodelocaldns)
+            nmcli connection add type $kind ifname nodelocaldns con-name own ipv4.method disabled ipv6.method ignore
             nmcli connection up own",
             "nmcli device reapply nodelocaldns",
             "nmcli connection down own",
             "nmcli connection up own",
-            "nmcli device delete nodelocaldns",
-            "nmcli connection delete own || :
-            nmcli device set nodelocaldns managed no",
         ],
+    );
+    // A profile without IPv6 switches it off on the link. Everybody is answered, by KubeDNS where the node cannot.
+    scene.ask_during("ipv6.method disabled", |scene| {
+        shell("nmcli connection modify own ipv6.method disabled; nmcli connection up own");
+        let said = || scene.agent.watchdog.output();
+        settled("it says so", || said().contains("IPv6 is disabled there"), said);
+        let is_answered = || scene.ask_for(Duration::from_secs(1)).lost() == 0;
+        settled("everybody is answered", is_answered, said);
+    });
+    meddle(
+        &mut scene,
+        &["nmcli connection delete own
+            nmcli device delete nodelocaldns || :
+            nmcli device set nodelocaldns managed no || :
+            echo 0 >/proc/sys/net/ipv6/conf/nodelocaldns/disable_ipv6 || :"],
     );
     scene.end();
 }

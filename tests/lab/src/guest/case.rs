@@ -47,3 +47,8 @@ pub fn run(name: &str) -> Result<bool> {
 pub fn note(text: impl std::fmt::Display) {
     println!("{}{text}", super::init::NOTE);
 }
+
+/// Has the machine stand still, as one does that is moved to another host, some moments from now. Its clocks go on.
+pub fn suspend(time: std::time::Duration) {
+    println!("{}{}", super::init::SUSPEND, time.as_millis());
+}

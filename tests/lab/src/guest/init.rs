@@ -16,6 +16,8 @@ pub const CASES: &str = "/lab/cases";
 pub const CASES_VARIABLE: &str = "LAB_CASES";
 /// What is before lines of a case's output that the user sees while it runs.
 pub const NOTE: &str = "lab: ";
+/// The same for how many milliseconds the machine is to stand still.
+pub const SUSPEND: &str = "lab-suspend: ";
 /// To find programs; those of busybox, which are less than the real ones, last.
 const SEARCHED: &str = "/usr/local/sbin:/usr/sbin:/usr/bin:/lab:/usr/local/bin";
 /// What the process of a case may take beyond its limit, which it minds itself, with the dump.
@@ -154,6 +156,9 @@ fn follow(output: impl BufRead, mut log: File, port: &mut File) -> io::Result<()
         log.write_all(b"\n")?;
         if let Some(text) = String::from_utf8_lossy(&line).strip_prefix(NOTE) {
             say(port, &Message::Note { text: text.to_owned() }, &[])?;
+        }
+        if let Some(Ok(time)) = String::from_utf8_lossy(&line).strip_prefix(SUSPEND).map(str::parse) {
+            say(port, &Message::Suspend { time: Duration::from_millis(time) }, &[])?;
         }
     }
     Ok(())

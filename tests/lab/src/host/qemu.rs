@@ -2,6 +2,7 @@
 
 use super::image::Image;
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -89,6 +90,18 @@ impl Machine {
         command.args(["-serial", "mon:stdio", "-append", &arguments("quiet loglevel=3")]);
         started(&mut command)?.process.wait()?;
         Ok(())
+    }
+
+    /// Has it stand still for a while. Its clocks go on, as qemu takes them from this machine's.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn suspend(&self, time: Duration) -> Result<()> {
+        let process = Pid::from_child(&self.process);
+        kill_process(process, Signal::STOP).context("stopping qemu")?;
+        std::thread::sleep(time);
+        kill_process(process, Signal::CONT).context("letting qemu go on")
     }
 
     /// Waits for its end, but for `patience` at most; whether it has ended.

@@ -115,7 +115,7 @@ fn run_boot(images: &mut Images, known: &mut Option<Accelerator>, boot: &Boot, o
     let console = images.folder().join("console.log");
     let (mut machine, port) = Machine::boot(accelerator, &image, &console)?;
     let mut sight = Sight { boot, folder: images.folder(), begun: None, ended: Vec::new(), outcome };
-    let verdict = sight.watch(&listen(port));
+    let verdict = sight.watch(&machine, &listen(port));
     // A machine that has said all goes by itself.
     machine.wait(if verdict.is_ok() { Duration::from_secs(10) } else { Duration::ZERO })?;
     drop(machine);
@@ -151,7 +151,7 @@ struct Sight<'a> {
 
 impl Sight<'_> {
     /// Follows the guest to its end. An error is for a guest that did not come to it.
-    fn watch(&mut self, said: &Receiver<std::io::Result<(Message, Vec<u8>)>>) -> Result<()> {
+    fn watch(&mut self, machine: &Machine, said: &Receiver<std::io::Result<(Message, Vec<u8>)>>) -> Result<()> {
         let started = Instant::now();
         let mut patience = BOOT;
         loop {
@@ -173,6 +173,7 @@ impl Sight<'_> {
                     _ = std::fs::remove_dir_all(&folder);
                     self.begun = Some(name);
                 }
+                Message::Suspend { time } => machine.suspend(time)?,
                 Message::Note { text } => println!("       {text}"),
                 Message::File { name, path, .. } => self.keep(&name, &path, &octets)?,
                 Message::End { name, is_passed, took } => {

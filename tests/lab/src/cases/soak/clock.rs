@@ -1,10 +1,34 @@
-//! The machine's clock. Only that of a machine that was booted for it is ever set.
+//! The machine's clock, and the machine as a whole, of one that was booted for it alone.
 
 use crate::channel::PLAN;
 use crate::cluster::shell;
-use crate::guest::case::note;
+use crate::guest::case::{note, suspend};
+use crate::node::settled;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
+
+/// False on somebody's own machine.
+fn is_ours() -> bool {
+    let is_ours = Path::new(PLAN).exists();
+    if !is_ours {
+        note("not done: this machine is not the lab's");
+    }
+    is_ours
+}
+
+/// Has the machine stand still, and comes back when it has.
+pub fn suspend_machine(time: Duration) {
+    if !is_ours() {
+        return;
+    }
+    suspend(time);
+    let mut last = Instant::now();
+    let has_stood_still = || {
+        let now = Instant::now();
+        now - std::mem::replace(&mut last, now) > time / 2
+    };
+    settled("the machine has stood still", has_stood_still, String::new);
+}
 
 /// What the clock would say had nobody set it.
 pub struct Clock {
@@ -19,8 +43,7 @@ impl Clock {
 
     /// Sets it `seconds` ahead, or behind, for a while, and right again.
     pub fn jump(&self, seconds: i64, time: Duration) {
-        if !Path::new(PLAN).exists() {
-            note("no clock is set: this machine is not the lab's");
+        if !is_ours() {
             return;
         }
         self.set(seconds);

@@ -1,5 +1,6 @@
 //! What goes wrong, one thing at a time, and how much of it clients may notice (docs/faults.md).
 
+use super::clock::suspend_machine;
 use super::{Soak, template};
 use crate::cluster::{is_alive, kill, shell, signal};
 use crate::node::{SOON, settled};
@@ -23,6 +24,7 @@ pub enum Fault {
     UpstreamDead,
     ClockAhead,
     ClockBehind,
+    MachineSuspended,
 }
 
 /// All of them.
@@ -41,16 +43,17 @@ pub const FAULTS: &[Fault] = &[
     Fault::UpstreamDead,
     Fault::ClockAhead,
     Fault::ClockBehind,
+    Fault::MachineSuspended,
 ];
 
 impl Fault {
-    /// For how long, in all, everybody may go without answers, in milliseconds: what the table of docs/faults.md has, and
-    /// as much again as an emulated machine is slower. Nothing where the table has nothing.
+    /// For how long, in all, everybody may go without answers, in milliseconds: what the table of docs/faults.md
+    /// has, and as much again as an emulated machine is slower. Nothing where the table has nothing.
     pub fn allowed(self) -> u64 {
         match self {
             Self::Reloaded | Self::BadCorefile | Self::ClockAhead | Self::ClockBehind => 0,
             // What was in hand; a connection that was open.
-            Self::ServerKilled | Self::ServerStopped | Self::WatchdogStopped => 200,
+            Self::ServerKilled | Self::ServerStopped | Self::WatchdogStopped | Self::MachineSuspended => 200,
             Self::Terminated | Self::RulesFlushed => 200,
             Self::WatchdogKilled | Self::BothKilled | Self::LinkDeleted => 500,
             // No probe is sent for 2 s until the kernel keeps queries away.
@@ -127,6 +130,7 @@ impl Fault {
             }
             Self::ClockAhead => soak.clock.jump(24 * 3600, Duration::from_secs(4)),
             Self::ClockBehind => soak.clock.jump(-3600, Duration::from_secs(4)),
+            Self::MachineSuspended => suspend_machine(Duration::from_secs(3)),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Hours of a node in minutes: clients as pods are, and something goes wrong every 20 s. At the end every query that was
-//! lost is one that the table of faults allows, and nothing has grown or is left over.
+//! Hours of a node in minutes: clients as pods are, and something goes wrong every 20 s. At the end every query that
+//! was lost is one that the table of faults allows, and nothing has grown or is left over.
 
 mod clients;
 mod clock;
@@ -29,13 +29,7 @@ pub const CASES: &[Case] = &[
         limit: Duration::from_secs(900),
         ..CASE
     },
-    Case {
-        name: "soak/one_minute",
-        body: || soak(Duration::from_secs(60)),
-        is_quick: true,
-        limit: Duration::from_secs(400),
-        ..CASE
-    },
+    Case { name: "soak/one_minute", body: || soak(Duration::from_secs(60)), limit: Duration::from_secs(400), ..CASE },
     Case {
         name: "soak/an_hour",
         body: || soak(Duration::from_secs(3600)),
