@@ -141,8 +141,11 @@ impl ConfigurationFiles {
             record = matches!(self.source, CorefileSource::Text { .. }).then_some(of_template);
         }
         let is_good = rendered.as_ref().is_some_and(|(_, outcome)| outcome.is_ok());
+        // A refused template may name other certificates than the text that is served from memory, of which nothing
+        // was read then.
+        let is_unknown = rendered.is_some() && record.is_some();
         let mut read = None;
-        if reads && !is_good {
+        if reads && !is_good && !is_unknown {
             let record = record.map_or_else(|| self.reader.corefile(), Ok)?;
             read = match known {
                 Some(known) => self.source.load_unless(known, self.default_port, &record),

@@ -25,8 +25,8 @@ pub const SLOWEST_PROBE: Duration = Duration::from_millis(600);
 /// it is asked.
 fn part_fails(protocol: TransportProtocol) -> Duration {
     match protocol {
-        TransportProtocol::Udp => Duration::from_millis(400),
-        TransportProtocol::Tcp => Duration::from_millis(800),
+        TransportProtocol::Udp => Duration::from_millis(900),
+        TransportProtocol::Tcp => Duration::from_millis(2600),
     }
 }
 

@@ -36,7 +36,8 @@ impl Fingerprint {
         for FilePart { path, text } in parts {
             feed(path.as_os_str().as_bytes());
             // One that is there and empty is another than one that is not there.
-            text.iter().for_each(|text| feed(text.as_bytes()));
+            feed(&[text.is_some().into()]);
+            feed(text.as_deref().unwrap_or_default().as_bytes());
         }
         Self(hash.finalize().into())
     }

@@ -155,6 +155,8 @@ impl Walk<'_> {
                         outcomes.returns = true;
                         false
                     }
+                    // A rule without a target, which only counts.
+                    chain if usize::try_from(chain) == Ok(next) && *entry.get(flags)? & goto == 0 => true,
                     chain => {
                         let there = self.follow(usize::try_from(chain).ok()?, depth)?;
                         outcomes.drops |= there.drops;

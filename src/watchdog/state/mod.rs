@@ -88,6 +88,8 @@ pub struct StateMachine {
     has_failed: bool,
     drain: Duration,
     targets: BTreeMap<ProbeTarget, TargetState>,
+    /// When the server last answered after it had been silent everywhere.
+    resumed_at: Option<Instant>,
     /// `None` while it serves nobody within TLS or HTTPS.
     streams: Option<StreamsState>,
     last_probe_id: u64,
@@ -131,6 +133,7 @@ impl StateMachine {
             has_failed: false,
             drain: Duration::ZERO,
             targets: BTreeMap::new(),
+            resumed_at: None,
             streams: None,
             last_probe_id: 0,
             wanted: Interception::default(),

@@ -1,8 +1,9 @@
 //! Which address is probed when, and whether its answers prove it.
 //!
 //! A proof is lost in three ways. Evidence counts at once: an answer that none of our servers gives. Silence at one
-//! target counts while the server answers at others; what hangs as a whole is replaced in place. Silence that dropped
-//! packets may explain, and answers of another of our servers, count when there was no proof for long.
+//! target over UDP counts while the server answers at others; what hangs as a whole is replaced in place. Silence that
+//! dropped packets may explain, silence over TCP, where one lost SYN is a second of it (RFC 6298 section 2), and answers
+//! of another of our servers count when there was no proof for long.
 
 use super::{Action, Cause, Obstacle, ProbeResult, ProbeTarget, StateMachine};
 use crate::chain::Transport;
@@ -69,7 +70,7 @@ impl StateMachine {
             wanted.clone().map(|(_, state)| state.last_answer + self.timing.silence_of_one).min(),
             // Once that is over, only an answer elsewhere makes it count.
             wanted
-                .filter_map(|(_, state)| self.mute_from(state))
+                .filter_map(|(target, state)| self.mute_from(target, state))
                 .filter(|from| self.last_event.is_none_or(|at| *from > at))
                 .min(),
             self.targets.iter().filter_map(|(target, state)| self.due(target, state, suspicious_from)).min(),
@@ -152,7 +153,7 @@ impl StateMachine {
             self.conclude(target, ProbeResult::Silent, now);
         }
         self.report_obstacles(now);
-        let lost = self.targets.iter().filter(|(_, state)| self.has_lost_proof(state, now));
+        let lost = self.targets.iter().filter(|(target, state)| self.has_lost_proof(target, state, now));
         let lost: Interception = lost.map(|(target, _)| target.address.ip()).collect();
         let served = self.served();
         self.want(
@@ -177,20 +178,26 @@ impl StateMachine {
     }
 
     /// From when on a target that has answered counts as mute, if the server answers others then.
-    fn mute_from(&self, state: &TargetState) -> Option<Instant> {
-        let since = state.silent_since().filter(|_| state.has_answered && !state.is_overrun)?;
-        Some(since + self.timing.silence_while_others_answer)
+    fn mute_from(&self, target: &ProbeTarget, state: &TargetState) -> Option<Instant> {
+        let counts = target.transport == Transport::Udp && state.has_answered && !state.is_overrun;
+        let since = state.silent_since().filter(|_| counts)?;
+        // A server that hung and goes on answers one target first.
+        Some(self.resumed_at.map_or(since, |resumed| since.max(resumed)) + self.timing.silence_while_others_answer)
+    }
+
+    /// The last answer of all.
+    fn newest_answer(&self) -> Option<Instant> {
+        self.targets.values().map(|state| state.last_answer).max()
     }
 
     /// Whether what this target has answered before proves nothing any longer: it has been long ago, somebody has
     /// answered otherwise since, or it has become mute while the server answers others. One that hangs as a whole is
     /// replaced instead, and the interception stays.
-    fn has_lost_proof(&self, state: &TargetState, now: Instant) -> bool {
+    fn has_lost_proof(&self, target: &ProbeTarget, state: &TargetState, now: Instant) -> bool {
         let since = |then: Instant| now.saturating_duration_since(then);
         let is_mute = || {
-            let newest = self.targets.values().map(|state| state.last_answer).max();
-            self.mute_from(state).is_some_and(|from| now >= from)
-                && newest.is_some_and(|newest| since(newest) <= self.timing.others_answer_within)
+            self.mute_from(target, state).is_some_and(|from| now >= from)
+                && self.newest_answer().is_some_and(|newest| since(newest) <= self.timing.others_answer_within)
         };
         state.is_contradicted || since(state.last_answer) >= self.timing.silence_of_one || is_mute()
     }
@@ -220,7 +227,7 @@ impl StateMachine {
         self.reported.retain(|address, _| !proven.contains(*address));
         for (target, state) in &self.targets {
             let address = target.address.ip().to_canonical();
-            let is_refuted = self.wanted.contains(address) && self.has_lost_proof(state, now);
+            let is_refuted = self.wanted.contains(address) && self.has_lost_proof(target, state, now);
             let is_unproven = now.saturating_duration_since(state.last_answer) >= self.timing.silence_of_one;
             if (is_refuted || is_unproven) && !self.reported.contains_key(&address) {
                 self.reported.insert(address, state.obstacle);
@@ -265,6 +272,11 @@ impl StateMachine {
 
     /// The question to `target` has come to this.
     pub(super) fn conclude(&mut self, target: ProbeTarget, result: ProbeResult, now: Instant) {
+        let was_silent =
+            self.newest_answer().is_none_or(|at| now.saturating_duration_since(at) > self.timing.others_answer_within);
+        if result == ProbeResult::Answered && was_silent {
+            self.resumed_at = Some(now);
+        }
         let Some(state) = self.targets.get_mut(&target) else { return };
         state.asked = None;
         state.is_overrun = false;

@@ -21,9 +21,10 @@ pub struct Timing {
     pub suspicion: Duration,
     /// The server hangs when no probe has been answered for this long.
     pub silence_of_all: Duration,
-    /// A question to an intercepted address without an answer for this long, while the server answers others, costs the
-    /// address its interception: the third packet over UDP is unanswered then. To withdraw costs little, since cluster
-    /// DNS answers; but not while packets are dropped from full queues: cluster DNS is not to have the flood too.
+    /// A question over UDP to an intercepted address without an answer for this long, while the server answers others,
+    /// costs the address its interception. Long enough for a worker that others keep from its processor: what is
+    /// withdrawn comes back after a second at the earliest, and cuts connections twice. Not while packets are dropped
+    /// from full queues: cluster DNS is not to have the flood too.
     pub silence_while_others_answer: Duration,
     /// The server answers others while the last answer was so long ago at most. When one is suspect, each is asked
     /// every [`Timing::watch_udp_interval`].
@@ -33,7 +34,8 @@ pub struct Timing {
     /// buffer, and a restart, which loses the cache, would make that worse.
     pub silence_of_one: Duration,
     /// The thread of clients within TLS and HTTPS hangs when it has had no turn for this long. Longer than
-    /// `silence_of_one`: a flood of handshakes takes it hundreds of milliseconds for a turn.
+    /// `silence_of_one`: a flood of handshakes takes it seconds for a turn where a signature
+    /// takes tens of milliseconds.
     pub silence_of_streams: Duration,
     /// Answers from each address and transport that prove a server at the first start.
     pub first_proofs: u32,
@@ -69,10 +71,10 @@ impl Default for Timing {
             watch_tcp_interval: Duration::from_millis(500),
             suspicion: Duration::from_millis(50),
             silence_of_all: Duration::from_millis(400),
-            silence_while_others_answer: Duration::from_millis(300),
+            silence_while_others_answer: Duration::from_millis(800),
             others_answer_within: Duration::from_millis(150),
             silence_of_one: Duration::from_secs(2),
-            silence_of_streams: Duration::from_secs(5),
+            silence_of_streams: Duration::from_secs(15),
             first_proofs: 3,
             later_proofs: 50,
             restart_grace: Duration::from_millis(70),

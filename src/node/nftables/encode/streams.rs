@@ -2,10 +2,11 @@
 //! intercepted, packets of its open connections would be kube-proxy's, or the fallback's: taken for the middle of a
 //! connection that nobody knows (`nf_conntrack_tcp_loose`), they are sent on to a server that answers with a reset.
 //!
-//! Each packet that our server sends over TCP puts the client's address and port into a set, for [`KNOWN_FOR`]. What
-//! comes from there and acknowledges something (RFC 9293 section 3.1) is left untracked, intercepted or not. A SYN
-//! begins another connection, perhaps to another server: it takes its client out. UDP passes these rules by, and so
-//! they cost it a comparison or two each.
+//! Each packet that our server sends on an open connection puts the client's address and port into a set, for
+//! [`KNOWN_FOR`]; what begins or refuses one does not, or a flood of SYNs would fill the set. What comes from there and
+//! acknowledges something (RFC 9293 section 3.1) is left untracked, intercepted or not. A SYN begins another connection,
+//! perhaps to another server: it takes its client out. UDP passes these rules by: they cost it up to three comparisons
+//! each.
 
 use super::arrival::{ArrivalRule, SetOperation, accept, change, look_up, push_set, written};
 use super::{PREROUTING, bitwise, chain, compare, load_payload, match_packets, notrack};
@@ -20,9 +21,10 @@ const KNOWN_FOR: Duration = Duration::from_secs(30);
 const SIZE: u32 = 16384;
 /// `TYPE_INET_SERVICE` of nft's src/datatype.h, which stands behind the address.
 const TYPE_PORT: u32 = 13;
-/// Where the flags stand in a TCP header, and two of them.
+/// Where the flags stand in a TCP header, and three of them.
 const FLAGS_OFFSET: u32 = 13;
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
 /// The set of a family: its name, the type and length of its addresses, and the register behind those.
@@ -66,20 +68,28 @@ pub(super) fn push_sets(batch: &mut Chained<'_>, table: &str) {
 /// For each address from which the server answers over TCP.
 pub(super) fn rules(rules: &[Rule]) -> Vec<ArrivalRule> {
     let Some((output, _)) = chain(Hook::RawOutput) else { return Vec::new() };
-    let answers = rules.iter().filter(|rule| {
-        rule.hook == Hook::RawOutput && rule.end == PacketEnd::Source && rule.protocol == TransportProtocol::Tcp
-    });
+    let answers = |protocol: TransportProtocol| {
+        let is_answer = move |rule: &&Rule| {
+            rule.hook == Hook::RawOutput && rule.end == PacketEnd::Source && rule.protocol == protocol
+        };
+        rules.iter().filter(is_answer)
+    };
+    // DNS is spoken over UDP too, what else there is (health checks) is not.
+    let is_dns =
+        |tcp: &&Rule| answers(TransportProtocol::Udp).any(|udp| (udp.address, udp.port) == (tcp.address, tcp.port));
+    let answers = answers(TransportProtocol::Tcp).filter(is_dns);
     let rules = answers.flat_map(|rule| {
         let [ipv4, ipv6] = SETS;
         let set = if rule.address.is_ipv4() { ipv4 } else { ipv6 };
         let comes = |list, flag| {
             let list = match_packets(list, rule.protocol, PacketEnd::Destination, rule.address, Some(rule.port));
-            load_client(match_flag(list, flag), &set, PacketEnd::Source)
+            load_client(match_flag(list, SYN | ACK, flag), &set, PacketEnd::Source)
         };
         let begins = || written(|list| change(comes(list, SYN), set.name, SetOperation::Delete));
         let goes_on = || written(|list| accept(notrack(look_up(comes(list, ACK), set.name))));
         let answers = written(|list| {
             let list = match_packets(list, rule.protocol, PacketEnd::Source, rule.address, Some(rule.port));
+            let list = match_flag(list, SYN | ACK | RST, ACK);
             change(load_client(list, &set, PacketEnd::Destination), set.name, SetOperation::Update)
         });
         let comes = [PREROUTING, output].into_iter().flat_map(|chain| [(chain, begins()), (chain, goes_on())]);
@@ -88,10 +98,10 @@ pub(super) fn rules(rules: &[Rule]) -> Vec<ArrivalRule> {
     rules.collect()
 }
 
-/// Goes on if the flags that set this one, of SYN and ACK, set no other.
-fn match_flag<P: Pusher>(list: PushExprListAttrs<P>, flag: u8) -> PushExprListAttrs<P> {
+/// Goes on if of the flags in `mask` this one is set alone.
+fn match_flag<P: Pusher>(list: PushExprListAttrs<P>, mask: u8, flag: u8) -> PushExprListAttrs<P> {
     let flags = load_payload(list, PayloadBase::TransportHeader, FLAGS_OFFSET, 1, Registers::Reg1);
-    compare(bitwise(flags, u32::from_ne_bytes([SYN | ACK, 0, 0, 0]), 0), &[flag, 0, 0, 0])
+    compare(bitwise(flags, u32::from_ne_bytes([mask, 0, 0, 0]), 0), &[flag, 0, 0, 0])
 }
 
 /// The key of a client: the address and port at its `end`.
@@ -121,9 +131,10 @@ mod tests {
         let udp = answer("10.96.0.10", TransportProtocol::Udp);
         let [ipv4, ipv6] = ["10.96.0.10", "fd00::10"].map(|address| answer(address, TransportProtocol::Tcp));
         let query = Rule { end: PacketEnd::Destination, ..ipv4 };
-        assert_eq!(rules(&[udp, query]), []);
+        let health = Rule { port: 8080, ..ipv4 };
+        assert_eq!(rules(&[udp, query, health]), []);
         for (rule, set) in [(ipv4, "streams-ip\0"), (ipv6, "streams-ip6\0")] {
-            let rules = rules(&[rule]);
+            let rules = rules(&[rule, Rule { protocol: TransportProtocol::Udp, ..rule }]);
             let chains: Vec<&str> = rules.iter().map(|(chain, _)| *chain).collect();
             assert_eq!(chains, ["prerouting", "prerouting", "output", "output", "output"]);
             let names_set = |octets: &[u8]| octets.windows(set.len()).any(|window| window == set.as_bytes());
