@@ -271,7 +271,7 @@ fn a_corefile_that_comes_out_bad_is_refused_and_stands_beside_the_good_one() {
 
     stage.set_template(&stage.template_text("cache 30"));
     assert!(wait_until(PATIENCE, || stage.written().contains("cache 30")), "{}", server.tail(20));
-    assert!(!refused.exists());
+    assert!(wait_until(PATIENCE, || !refused.exists()), "it goes after the good one is written");
 }
 
 #[test]

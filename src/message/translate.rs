@@ -14,8 +14,8 @@ const V4_LENGTH: usize = HEAD + 4;
 const V6_LENGTH: usize = HEAD + 16;
 
 impl Response {
-    /// Appends the reply to a client that asks for AAAA records of this answer's name, with one for each A record; `map`
-    /// gives its address. `cleared`: flags of the answer that the reply does not have.
+    /// Appends the reply to a client that asks for AAAA records of this answer's name, with one for each A record;
+    /// `map` gives its address. `cleared`: flags of the answer that the reply does not have.
     ///
     /// False, and nothing is appended, if it has anything but A records of its question's name, or not all fit:
     /// [`super::edit_reply`] does the same with any reply.

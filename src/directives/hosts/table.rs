@@ -134,8 +134,8 @@ impl Table {
     }
 }
 
-/// Whether an address is not in a list yet. Of those beyond the first few `among_many` tells, so that each costs the same
-/// however many there are.
+/// Whether an address is not in a list yet. Of those beyond the first few `among_many` tells, so that each costs the
+/// same however many there are.
 fn is_new<A: PartialEq>(list: &[A], address: &A, among_many: impl FnOnce() -> bool) -> bool {
     let (first, _) = list.split_at(list.len().min(FEW));
     !first.contains(address) && (list.len() < FEW || among_many())

@@ -2,8 +2,8 @@
 //!
 //! A proof is lost in three ways. Evidence counts at once: an answer that none of our servers gives. Silence at one
 //! target over UDP counts while the server answers at others; what hangs as a whole is replaced in place. Silence that
-//! dropped packets may explain, silence over TCP, where one lost SYN is a second of it (RFC 6298 section 2), and answers
-//! of another of our servers count when there was no proof for long.
+//! dropped packets may explain, silence over TCP, where one lost SYN is a second of it (RFC 6298 section 2), and
+//! answers of another of our servers count when there was no proof for long.
 
 use super::{Action, Cause, Obstacle, ProbeResult, ProbeTarget, StateMachine};
 use crate::chain::Transport;

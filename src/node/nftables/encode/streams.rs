@@ -4,9 +4,9 @@
 //!
 //! Each packet that our server sends on an open connection puts the client's address and port into a set, for
 //! [`KNOWN_FOR`]; what begins or refuses one does not, or a flood of SYNs would fill the set. What comes from there and
-//! acknowledges something (RFC 9293 section 3.1) is left untracked, intercepted or not. A SYN begins another connection,
-//! perhaps to another server: it takes its client out. UDP passes these rules by: they cost it up to three comparisons
-//! each.
+//! acknowledges something (RFC 9293 section 3.1) is left untracked, intercepted or not. A SYN begins another
+//! connection, perhaps to another server: it takes its client out. UDP passes these rules by: they cost it up to three
+//! comparisons each.
 
 use super::arrival::{ArrivalRule, SetOperation, accept, change, look_up, push_set, written};
 use super::{PREROUTING, bitwise, chain, compare, load_payload, match_packets, notrack};

@@ -1,7 +1,7 @@
 //! Other kernels, and ones that lack something: what `--interception auto` chooses and says, and that it serves.
 //!
-//! Every kernel that Debian's packages offer has tables with an owner (Linux 5.12), as they are part of nf_tables. Without
-//! that module there are none.
+//! Every kernel that Debian's packages offer has tables with an owner (Linux 5.12), as they are part of nf_tables.
+//! Without that module there are none.
 
 use crate::case::{CASE, Case, Kernel};
 use crate::cluster::{CLUSTER_IPS, shell};

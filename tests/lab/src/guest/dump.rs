@@ -1,5 +1,5 @@
-//! What is written down of a case that fails: links, addresses, routes, rules and connections in each network namespace,
-//! processes, and the program's logs.
+//! What is written down of a case that fails: links, addresses, routes, rules and connections in each network
+//! namespace, processes, and the program's logs.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,5 +1,6 @@
 //! The archive that the kernel unpacks as its first root: cpio in the format newc (Linux,
-//! Documentation/driver-api/early-userspace/buffer-format.rst). No crate in use writes it, and it is a header of 13 numbers.
+//! Documentation/driver-api/early-userspace/buffer-format.rst). No crate in use writes it, and it is a header of 13
+//! numbers.
 
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;

@@ -15,7 +15,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::spawn;
 use std::time::{Duration, Instant};
 
-/// From the start of qemu until the guest says that it is up: seconds, but minutes on a machine that has much else to do.
+/// From the start of qemu until the guest says that it is up: seconds, but minutes on a machine that has much else to
+/// do.
 const BOOT: Duration = Duration::from_secs(600);
 
 /// What a case may take beyond its limit, until the guest has ended it and brought out what it left. The guest's clock
