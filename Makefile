@@ -29,7 +29,6 @@ test: ## Install what the tests need, then check and test everything
 	$(MAKE) check
 	scripts/supply-chain
 	scripts/test-all
-	$(MAKE) lab-quick
 	target/release/bench instructions
 	target/release/bench --check
 	scripts/fuzz --quick --seconds 8
@@ -73,7 +72,7 @@ attacks: ## Attack the program and print what others lose, the table of docs/att
 lab: lab-program ## Boot real nodes under qemu and run all cases there, or CASE='link/ …' (tests/lab/README.md)
 	target/debug/lab run $(CASE)
 
-lab-quick: lab-program ## The cases of the lab that make test runs
+lab-quick: lab-program ## A few of the lab's cases, of two minutes
 	target/debug/lab run --quick
 
 lab-soak: lab-program ## An hour of a node under load, with something going wrong every 20 s

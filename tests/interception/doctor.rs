@@ -88,7 +88,7 @@ fn stop(pid: u32) {
     assert!(wait_until(SOON, is_stopped), "{pid} does not stop");
 }
 
-/// Probes in place of a watchdog's that is stopped: without any for 2 s nothing is intercepted.
+/// Probes in place of a watchdog's that is stopped: without any, an address is intercepted for a second or two.
 struct Lease(Arc<AtomicBool>);
 
 impl Lease {
@@ -96,7 +96,7 @@ impl Lease {
         let is_over = Arc::new(AtomicBool::new(false));
         let told = is_over.clone();
         std::thread::spawn(move || {
-            let sockets = CLUSTER_IPS.map(|address| {
+            let sockets = SERVED.map(|address| {
                 let socket = connected(address);
                 socket2::SockRef::from(&socket).set_mark(PROBE_MARK).expect("root in its namespaces may mark");
                 socket
@@ -106,7 +106,7 @@ impl Lease {
                     // What becomes of it is no matter.
                     _ = socket.send(b"a packet with the mark");
                 }
-                std::thread::sleep(Duration::from_millis(200));
+                std::thread::sleep(Duration::from_millis(100));
             }
         });
         Self(is_over)
@@ -204,7 +204,12 @@ fn doctor_names_what_is_broken_on_the_node_and_says_what_to_do() {
         doctor(&cluster, &[]).complains("filter", "the policy of nftables chain ip filter INPUT drops", "iptables-nft");
         shell(&format!("iptables-nft-restore <<'END'\n{kept}\nEND"));
 
-        let said = doctor(&cluster, &[]);
+        // At an address that was put back the lease begins anew.
+        let mut said = doctor(&cluster, &[]);
+        wait_until(SOON, || {
+            said = doctor(&cluster, &[]);
+            said.names_with("problem") == ["agent", "metrics"]
+        });
         assert_eq!(said.names_with("problem"), ["agent", "metrics"], "everything is whole again: {said}");
 
         let kept = shell("nft list table inet nodelocaldns-fallback");

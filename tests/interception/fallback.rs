@@ -190,9 +190,10 @@ fn while_the_interception_is_off_kube_dns_answers_at_the_link_local_address() {
     });
 }
 
-/// Whether more than replies and probes are.
+/// Whether more than replies, probes and connections that are open are.
 fn leaves_queries_untracked() -> bool {
-    rules().lines().any(|line| line.contains("notrack") && line.contains("dport 53") && !line.contains("mark"))
+    let is_exempt = |line: &str| line.contains("mark") || line.contains("@streams-");
+    rules().lines().any(|line| line.contains("notrack") && line.contains("dport 53") && !is_exempt(line))
 }
 
 fn stop(mut agent: Agent) {

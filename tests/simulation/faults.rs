@@ -21,14 +21,9 @@ const HANG: Duration = Duration::from_millis(700);
 /// How long an answer to a probe may be on its way while probes are slow.
 pub const SLOWEST_PROBE: Duration = Duration::from_millis(600);
 
-/// Until it is known that one address or protocol is not served, or not rightly (src/watchdog/README.md), by how often
-/// it is asked.
-fn part_fails(protocol: TransportProtocol) -> Duration {
-    match protocol {
-        TransportProtocol::Udp => Duration::from_millis(900),
-        TransportProtocol::Tcp => Duration::from_millis(2600),
-    }
-}
+/// Until it is known that one address or protocol is not served, also when the watchdog could not look meanwhile
+/// (src/watchdog/README.md).
+const PART_HANGS: Duration = Duration::from_secs(2);
 
 /// Until what somebody has changed on the node is mended.
 pub const MENDING: Duration = Duration::from_millis(100);
@@ -236,7 +231,7 @@ impl Fault {
             Kind::StartsFail | Kind::StartsHang | Kind::StartsSlow | Kind::ForkFails => TAKEOVER,
             Kind::Deaf(address, protocol) | Kind::Wrong(address, protocol) => {
                 let is_here = address == stream.address && protocol == stream.protocol;
-                if is_here { part_fails(protocol) + TAKEOVER } else { TAKEOVER }
+                if is_here { PART_HANGS + TAKEOVER } else { TAKEOVER }
             }
             Kind::ProbesSlow | Kind::ProbesLost => TAKEOVER,
             Kind::WatchdogKilled | Kind::BothKilled => left_behind,

@@ -11,10 +11,14 @@ use super::desired::Rule;
 use super::error::Error;
 pub(crate) use narrowing::LeaseUse;
 pub use narrowing::OptionalMatches;
+use narrowing::lease_file;
 pub(crate) use preceding::PrecedingRule;
 pub use preceding::preceding_rules;
 use select::{IptablesVariant, VariantEvidence, has_kubernetes_chains, select};
-use std::io;
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::IpAddr;
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 pub(crate) use text::PresentRule;
@@ -114,6 +118,9 @@ impl Iptables {
                         let mut available = available.lock().unwrap_or_else(PoisonError::into_inner);
                         *available = available.without(lacking);
                     }
+                    if has_changed && taken.recent {
+                        begin_leases(desired);
+                    }
                     return Ok(has_changed);
                 }
                 // Either a match is lacking, or the last attempt fails for the same reason and tells it.
@@ -122,6 +129,22 @@ impl Iptables {
             }
         }
         refusals.pop().map_or(Ok(false), Err)
+    }
+}
+
+/// Rules that have just been put in match at once, as they are wanted: until two probes have come again, queries would go
+/// to cluster DNS and back. Only probes keep the lease.
+fn begin_leases(rules: &[Rule]) {
+    let addresses: BTreeSet<IpAddr> = rules.iter().map(|rule| rule.address).collect();
+    for address in addresses {
+        let note = || {
+            let mut file = OpenOptions::new().write(true).open(lease_file(address))?;
+            file.write_all(format!("+{address}\n").as_bytes())
+        };
+        // The rules are leased by two notes, as by two probes.
+        if let Err(error) = note().and_then(|()| note()) {
+            tracing::debug!("the lease of {address} begins with the next probes: {error}");
+        }
     }
 }
 

@@ -16,6 +16,11 @@ use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use std::iter::Peekable;
 use std::net::IpAddr;
 
+/// Where the kernel takes what is to be noted of `address` (`+ADDRESS`, net/netfilter/xt_recent.c).
+pub(super) fn lease_file(address: IpAddr) -> String {
+    format!("/proc/net/xt_recent/{}", LeaseList::of(address).name)
+}
+
 /// The list of times for IPv4 (`/proc/net/xt_recent/nodelocaldns`) and that for IPv6, each with the mask of a whole
 /// address, which a list has of its first rule: a rule that is written without it is not the one that a listing shows,
 /// and cannot be deleted by that.

@@ -61,7 +61,7 @@ pub struct Case {
     pub without: &'static [&'static str],
     /// Debian's packages that the machine has besides [`crate::host::image::TOOLS`], with the libraries that they need.
     pub packages: &'static [&'static str],
-    /// Whether it is among what `make lab-quick` runs, and so `make test` and CI.
+    /// Whether it is among what `make lab-quick` runs.
     pub is_quick: bool,
     /// Whether it takes so long that it is run only when it is named in full.
     pub is_by_name: bool,
