@@ -14,8 +14,10 @@ use tempfile::TempDir;
 /// another implementation.
 pub fn binary() -> PathBuf {
     // Cargo tells it to the tests of the program's package alone.
-    let built =
-        || OsString::from(option_env!("CARGO_BIN_EXE_nodelocaldns").expect("NODELOCALDNS_BIN names the program"));
+    let built = || match option_env!("CARGO_BIN_EXE_nodelocaldns") {
+        Some(path) => OsString::from(path),
+        None => panic!("NODELOCALDNS_BIN names the program"),
+    };
     std::env::var_os("NODELOCALDNS_BIN").unwrap_or_else(built).into()
 }
 
