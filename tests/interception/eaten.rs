@@ -151,11 +151,15 @@ fn watchdog_is_stopped(backend: &str) {
     await_answers_of_the_node(&cluster, &agent);
     let watchdog = agent.watchdog.pid().cast_signed();
     stop(watchdog);
-    kill(agent.server());
+    let killed = agent.server();
+    kill(killed);
     assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", crate::cluster::rules());
     let [_, (_, host)] = cluster.clients();
     assert_address(host.visit(|| ask(CLUSTER_IPS[0], Transport::Udp, NAME)).as_ref(), "a program on the node");
     signal(watchdog, libc::SIGCONT);
+    // A connection that is open when rules of iptables come back is cut.
+    assert!(wait_until(SOON, || agent.server() != killed), "no next server:\n{}", agent.watchdog.tail(30));
+    agent.await_interception();
     await_answers_of_the_node(&cluster, &agent);
 }
 

@@ -135,7 +135,8 @@ impl Iptables {
 /// Rules that have just been put in match at once, as they are wanted: until two probes have come again, queries would
 /// go to cluster DNS and back. Only probes keep the lease.
 fn begin_leases(rules: &[Rule]) {
-    let addresses: BTreeSet<IpAddr> = rules.iter().map(|rule| rule.address).collect();
+    let needing = rules.iter().filter(|rule| matches!(LeaseUse::of(rule), LeaseUse::Needs { .. }));
+    let addresses: BTreeSet<IpAddr> = needing.map(|rule| rule.address).collect();
     for address in addresses {
         let note = || {
             let mut file = OpenOptions::new().write(true).open(lease_file(address))?;

@@ -148,7 +148,7 @@ impl Narrowing {
 
 impl LeaseUse {
     /// That of `rule` where `-m recent` may be had.
-    fn of(rule: &Rule) -> Self {
+    pub(super) fn of(rule: &Rule) -> Self {
         match (rule.end, rule.mark) {
             (PacketEnd::Destination, None) if rule.hook.is_raw() => {
                 Self::Needs { probes: LEASE_PROBES, seconds: LEASE_SECONDS }
