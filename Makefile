@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 BENCH ?=
 # Beginnings of names of cases for `make lab` and `make lab-shell`.
 CASE ?=
-SCRIPTS := scripts/install-test-deps scripts/test-all scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/supply-chain .ci/run
+SCRIPTS := scripts/install-test-deps scripts/test-all scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/supply-chain scripts/kubernetes-tools .ci/run
 
 .PHONY: help build image run test check supply-chain bench bench-instructions faults attacks simulation lab lab-quick lab-soak lab-list lab-shell lab-program fuzz
 

@@ -23,7 +23,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts it in the node's network. `environment` is what links to Services give; `resolv_conf` is the node's;
+    /// Starts it in the node's network. `environment` is what links to Services and the pod's fields give; `resolv_conf` is the node's;
     /// `host` is where the node has what its pods share.
     pub fn start(
         manifest: &Manifest,
@@ -44,7 +44,7 @@ impl Container {
         let mut command = node.command("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c"]);
         command.arg(script(manifest, folder.path(), environment)).arg("sh");
-        command.args(manifest.container().args.iter().flatten());
+        command.args(arguments(manifest, environment));
         Self { process: Server::spawn(command, folder), volumes }
     }
 
@@ -74,6 +74,19 @@ impl Container {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         children.trim().parse().unwrap_or_else(|_| panic!("no container:\n{}", self.process.tail(20)))
     }
+}
+
+/// The container's arguments. Kubernetes replaces `$(NAME)` by the variable of this name.
+fn arguments(manifest: &Manifest, environment: &[(&str, &str)]) -> Vec<String> {
+    let container = manifest.container();
+    for variable in container.env.iter().flatten() {
+        assert!(environment.iter().any(|(name, _)| *name == variable.name), "{} has no value here", variable.name);
+    }
+    let expand = |argument: &String| {
+        let replace = |text: String, (name, value): &(&str, &str)| text.replace(&format!("$({name})"), value);
+        environment.iter().fold(argument.clone(), replace)
+    };
+    container.args.iter().flatten().map(expand).collect()
 }
 
 /// Lays out a volume's content in `folder`, a ConfigMap's with the symbolic links that kubelet makes, a host's path

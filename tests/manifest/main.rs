@@ -1,9 +1,10 @@
-//! `manifests/nodelocaldns.yaml` is what the API takes, asks for no more rights than it needs, and holds together with
+//! `manifests/base/nodelocaldns.yaml` is what the API takes, asks for no more rights than it needs, and holds together with
 //! the program and with the manifest that it takes the place of.
 
 mod container;
 mod objects;
 mod start;
+mod variants;
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -12,16 +13,13 @@ use k8s_openapi::api::core::v1::{Probe, VolumeMount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nodelocaldns::corefile::{self, SystemLoader};
-use objects::{KUBE_DNS, KUBE_DNS_UPSTREAM, KubeProxyMode, LOCAL_ADDRESS, Manifest, argument, substituted};
+use objects::{KUBE_DNS, KUBE_DNS_UPSTREAM, LOCAL_ADDRESS, Manifest, argument, base};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use support::server::{binary, scratch};
-use support::tools::{everything, write};
 
 #[test]
 fn the_objects_have_the_names_of_those_they_take_the_place_of() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let Manifest { service_account, upstream_service, config_map, daemon_set, metrics_service } = &manifest;
     let name = |metadata: &ObjectMeta| {
         (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
@@ -38,7 +36,7 @@ fn the_objects_have_the_names_of_those_they_take_the_place_of() {
 
 #[test]
 fn a_field_that_the_api_does_not_have_is_found() {
-    let text = substituted(KubeProxyMode::Iptables);
+    let text = base();
     for (right, wrong, place) in [
         ("maxSurge:", "maxSurges:", "DaemonSet.spec.updateStrategy.rollingUpdate.maxSurges"),
         ("readOnlyRootFilesystem:", "readonlyRootFilesystem:", "securityContext.readonlyRootFilesystem"),
@@ -56,26 +54,18 @@ fn a_field_that_the_api_does_not_have_is_found() {
 
 #[test]
 fn only_the_variables_that_the_program_fills_in_are_left() {
-    for mode in [KubeProxyMode::Iptables, KubeProxyMode::Ipvs] {
-        let manifest = Manifest::read(mode);
-        let pod = serde_json::to_string(&manifest.daemon_set).expect("it encodes");
-        assert!(!pod.contains("__"), "{mode:?}: {pod}");
-        let known = ["__PILLAR__CLUSTER__DNS__", "__PILLAR__UPSTREAM__SERVERS__", "__PILLAR__DNS__SERVER__"];
-        let rest = known.iter().fold(manifest.corefile().to_owned(), |text, variable| text.replace(variable, ""));
-        assert!(!rest.contains("__"), "{mode:?}: {rest}");
-    }
-}
-
-#[test]
-fn the_addresses_are_those_that_kube_proxys_mode_asks_for() {
-    let localip = |mode| argument(Manifest::read(mode).container(), "-localip").to_owned();
-    assert_eq!(localip(KubeProxyMode::Iptables), format!("{LOCAL_ADDRESS},{KUBE_DNS}"));
-    assert_eq!(localip(KubeProxyMode::Ipvs), LOCAL_ADDRESS);
+    let manifest = Manifest::read();
+    let pod = serde_json::to_string(&manifest.daemon_set).expect("it encodes");
+    assert!(!pod.contains("__"), "{pod}");
+    let known = ["__PILLAR__CLUSTER__DNS__", "__PILLAR__UPSTREAM__SERVERS__", "__PILLAR__LOCAL__DNS__"];
+    let rest = known.iter().fold(manifest.corefile().to_owned(), |text, variable| text.replace(variable, ""));
+    assert!(!rest.contains("__"), "{rest}");
+    assert_eq!(argument(manifest.container(), "-localip"), format!("{LOCAL_ADDRESS},{KUBE_DNS}"));
 }
 
 #[test]
 fn the_container_has_five_capabilities_and_no_other_right() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let pod = manifest.pod();
     let context = manifest.container().security_context.as_ref().expect("a security context");
     let capabilities = context.capabilities.as_ref().expect("capabilities");
@@ -95,7 +85,7 @@ fn the_container_has_five_capabilities_and_no_other_right() {
 
 #[test]
 fn it_is_a_node_agent_that_every_node_gets() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let pod = manifest.pod();
     assert_eq!(pod.host_network, Some(true));
     // ClusterFirst would point it at itself.
@@ -119,7 +109,7 @@ fn it_is_a_node_agent_that_every_node_gets() {
 
 #[test]
 fn a_new_pod_serves_before_the_old_one_ends() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let strategy =
         manifest.daemon_set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref()).expect("an update strategy");
     assert_eq!(strategy.type_.as_deref(), Some("RollingUpdate"));
@@ -133,7 +123,7 @@ fn a_new_pod_serves_before_the_old_one_ends() {
 
 #[test]
 fn every_mount_has_its_volume_and_every_volume_its_source() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let mounts = mounts(&manifest);
     let volumes: BTreeMap<&str, _> =
         manifest.pod().volumes.iter().flatten().map(|volume| (volume.name.as_str(), volume)).collect();
@@ -171,7 +161,7 @@ fn every_mount_has_its_volume_and_every_volume_its_source() {
 
 #[test]
 fn the_rendered_corefile_goes_where_the_read_only_root_lets_it() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let volumes = manifest.pod().volumes.as_deref().unwrap_or_default();
     let writable: Vec<PathBuf> = mounts(&manifest)
         .into_iter()
@@ -184,7 +174,7 @@ fn the_rendered_corefile_goes_where_the_read_only_root_lets_it() {
 
 #[test]
 fn the_hand_over_is_in_a_folder_of_the_host_that_the_old_and_the_new_pod_share() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let folder = Path::new(argument(manifest.container(), "--handover")).parent().expect("a folder");
     let mount =
         mounts(&manifest).into_iter().find(|mount| Path::new(&mount.mount_path) == folder).expect("it is mounted");
@@ -198,7 +188,7 @@ fn mounts(manifest: &Manifest) -> Vec<VolumeMount> {
 
 #[test]
 fn selectors_and_references_meet_what_they_name() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let label = |key: &str, value: &str| Some(BTreeMap::from([(key.to_owned(), value.to_owned())]));
     let spec = manifest.daemon_set.spec.as_ref().expect("a specification");
     let pod_labels = spec.template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
@@ -220,26 +210,16 @@ fn selectors_and_references_meet_what_they_name() {
 }
 
 #[test]
-fn the_corefile_passes_check_once_its_variables_are_filled_in() {
-    let folder = scratch();
-    for mode in [KubeProxyMode::Iptables, KubeProxyMode::Ipvs] {
-        let corefile = write(folder.path(), "Corefile", &rendered(mode));
-        let output = Command::new(binary()).arg("check").arg(&corefile).output().expect("the program runs");
-        assert!(output.status.success(), "{mode:?}:\n{}", everything(&output));
-    }
-}
-
-#[test]
 fn the_example_corefile_is_the_manifests_with_its_variables_filled_in() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/Corefile.node-local");
     let example = std::fs::read_to_string(example).expect("the example is shipped");
-    assert_eq!(words(&rendered(KubeProxyMode::Iptables)), words(&example));
+    assert_eq!(words(&rendered()), words(&example));
 }
 
 #[test]
 fn probes_and_scrapes_go_where_the_corefile_serves() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
-    let text = rendered(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
+    let text = rendered();
     let (tree, diagnostics) = corefile::parse(Path::new("Corefile"), &text, &SystemLoader);
     assert_eq!(diagnostics.render(&tree.sources), "");
     let addresses = |keyword: &str| {
@@ -274,14 +254,14 @@ fn probes_and_scrapes_go_where_the_corefile_serves() {
 
 #[test]
 fn the_image_is_of_this_version() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let image = manifest.container().image.as_deref().expect("an image");
     assert_eq!(image.rsplit_once(':').map(|(_, tag)| tag), Some(env!("CARGO_PKG_VERSION")), "{image}");
 }
 
 /// The ConfigMap's Corefile with the variables filled in that the program fills in.
-fn rendered(mode: KubeProxyMode) -> String {
-    let text = Manifest::read(mode).corefile().replace("__PILLAR__DNS__SERVER__", "");
+fn rendered() -> String {
+    let text = Manifest::read().corefile().replace("__PILLAR__LOCAL__DNS__", &format!("{LOCAL_ADDRESS} {KUBE_DNS}"));
     text.replace("__PILLAR__CLUSTER__DNS__", KUBE_DNS_UPSTREAM)
         .replace("__PILLAR__UPSTREAM__SERVERS__", "/etc/resolv.conf")
 }

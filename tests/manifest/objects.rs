@@ -1,6 +1,5 @@
 //! The manifest's text → the objects of Kubernetes' API, strictly: what the API would drop or refuse is an error here.
 
-use crate::support::tools::{run, tool};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Service, ServiceAccount};
 use serde::Deserialize;
@@ -13,27 +12,14 @@ pub const LOCAL_ADDRESS: &str = "169.254.20.10";
 pub const KUBE_DNS: &str = "10.96.0.10";
 pub const KUBE_DNS_UPSTREAM: &str = "10.96.0.11";
 
-/// How kube-proxy gets packets to a ClusterIP, on which it depends what is filled in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KubeProxyMode {
-    Iptables,
-    Ipvs,
-}
-
-/// `manifests/nodelocaldns.yaml` after the `sed` of the installation instructions.
-pub fn substituted(mode: KubeProxyMode) -> String {
-    let both = format!("s/__PILLAR__LOCAL__DNS__/{LOCAL_ADDRESS}/g; s/__PILLAR__DNS__DOMAIN__/cluster.local/g");
-    let script = match mode {
-        KubeProxyMode::Iptables => format!("{both}; s/__PILLAR__DNS__SERVER__/{KUBE_DNS}/g"),
-        KubeProxyMode::Ipvs => {
-            format!("{both}; s/,__PILLAR__DNS__SERVER__//g; s/__PILLAR__CLUSTER__DNS__/{KUBE_DNS}/g")
-        }
-    };
-    run(tool("sed").arg(script).arg(path()))
+/// `manifests/base/nodelocaldns.yaml`, for kube-proxy in iptables or nftables mode.
+pub fn base() -> String {
+    let path = path();
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 pub fn path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/nodelocaldns.yaml")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/base/nodelocaldns.yaml")
 }
 
 /// The objects of the manifest.
@@ -47,24 +33,31 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    pub fn read(mode: KubeProxyMode) -> Self {
-        Self::decode(&substituted(mode)).unwrap_or_else(|e| panic!("{}: {e}", path().display()))
+    /// Those of the base.
+    pub fn read() -> Self {
+        Self::decode(&base()).unwrap_or_else(|e| panic!("{}: {e}", path().display()))
     }
 
     /// The error names each field that is unknown, misspelt or of another form than the API's.
     pub fn decode(text: &str) -> Result<Self, String> {
-        let documents = yaml_serde::Deserializer::from_str(text)
-            .map(|document| yaml_serde::Value::deserialize(document).and_then(yaml_serde::from_value::<Value>))
-            .collect::<Result<Vec<Value>, _>>()
-            .map_err(|e| e.to_string())?;
-        let [service_account, upstream_service, config_map, daemon_set, metrics_service] = documents.as_slice() else {
-            return Err(format!("{} documents instead of 5", documents.len()));
+        let documents = documents(text)?;
+        let of_kind = |kind: &'static str| documents.iter().filter(move |document| document["kind"] == kind);
+        let only = |kind| {
+            let mut found = of_kind(kind);
+            match (found.next(), found.next()) {
+                (Some(document), None) => Ok(document),
+                _ => Err(format!("{} objects of kind {kind} instead of 1", of_kind(kind).count())),
+            }
         };
+        let is_upstream = |service: &&Value| service["metadata"]["name"] == "kube-dns-upstream";
+        let upstream_service = of_kind("Service").find(is_upstream).ok_or("no Service for misses")?;
+        let metrics_service =
+            of_kind("Service").find(|service| !is_upstream(service)).ok_or("no Service for metrics")?;
         Ok(Self {
-            service_account: decode_strictly(service_account)?,
+            service_account: decode_strictly(only("ServiceAccount")?)?,
             upstream_service: decode_strictly(upstream_service)?,
-            config_map: decode_strictly(config_map)?,
-            daemon_set: decode_strictly(daemon_set)?,
+            config_map: decode_strictly(only("ConfigMap")?)?,
+            daemon_set: decode_strictly(only("DaemonSet")?)?,
             metrics_service: decode_strictly(metrics_service)?,
         })
     }
@@ -87,6 +80,13 @@ impl Manifest {
     }
 }
 
+/// The documents of a YAML file, without those that are empty.
+pub fn documents(text: &str) -> Result<Vec<Value>, String> {
+    let read = |document| yaml_serde::Value::deserialize(document).and_then(yaml_serde::from_value::<Value>);
+    let documents: Result<Vec<Value>, _> = yaml_serde::Deserializer::from_str(text).map(read).collect();
+    Ok(documents.map_err(|e| e.to_string())?.into_iter().filter(|document| !document.is_null()).collect())
+}
+
 /// The value that follows `flag` among the container's arguments.
 pub fn argument<'a>(container: &'a Container, flag: &str) -> &'a str {
     let arguments = container.args.as_deref().unwrap_or_default();
@@ -95,8 +95,8 @@ pub fn argument<'a>(container: &'a Container, flag: &str) -> &'a str {
     arguments.get(place + 1).unwrap_or_else(|| panic!("{flag} has no value"))
 }
 
-/// The types drop what they do not know, so what was read is written again and compared.
-fn decode_strictly<T: DeserializeOwned + serde::Serialize>(written: &Value) -> Result<T, String> {
+/// An object of the API. The types drop what they do not know, so what was read is written again and compared.
+pub fn decode_strictly<T: DeserializeOwned + serde::Serialize>(written: &Value) -> Result<T, String> {
     let name = written.get("kind").and_then(Value::as_str).unwrap_or("an object without kind");
     let object: T = serde_json::from_value(written.clone()).map_err(|e| format!("{name}: {e}"))?;
     let read = serde_json::to_value(&object).map_err(|e| format!("{name}: {e}"))?;

@@ -3,11 +3,12 @@
 //! program adopts.
 
 use crate::container::Container;
-use crate::objects::{KUBE_DNS, KubeProxyMode, LOCAL_ADDRESS, Manifest, argument};
+use crate::objects::{KUBE_DNS, LOCAL_ADDRESS, Manifest, argument};
 use crate::support::daemons::{Listen, start_unbound};
 use crate::support::namespace::Namespace;
 use crate::support::server::{Server, scratch, wait_until};
 use crate::support::tools::{everything, run};
+use crate::variants;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::path::Path;
 use std::time::Duration;
@@ -54,7 +55,13 @@ impl Node {
     }
 
     fn start(&self, manifest: &Manifest) -> Container {
-        let environment = [("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM), ("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53")];
+        self.start_with(manifest, &[])
+    }
+
+    /// `fields` are the variables that Kubernetes fills in from the pod's fields.
+    fn start_with(&self, manifest: &Manifest, fields: &[(&str, &str)]) -> Container {
+        let service = [("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM), ("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53")];
+        let environment = [&service, fields].concat();
         Container::start(manifest, &self.namespace, &environment, &format!("nameserver {UPSTREAM}\n"), self.host.path())
     }
 
@@ -99,7 +106,7 @@ impl Node {
 
 #[test]
 fn the_pod_serves_with_the_rights_and_mounts_it_is_given() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let node = Node::new();
     let mut pod = node.start(&manifest);
     assert!(wait_until(PATIENCE, || node.is_served()), "not served:\n{}", pod.output());
@@ -138,11 +145,8 @@ fn the_pod_serves_with_the_rights_and_mounts_it_is_given() {
 }
 
 #[test]
-fn under_ipvs_the_pod_serves_the_link_local_address_alone() {
-    let mut manifest = Manifest::read(KubeProxyMode::Ipvs);
-    // The installation instructions put KubeDNS's ClusterIP in; here that is where its stand-in listens.
-    let text = manifest.corefile().replace(&format!("forward . {KUBE_DNS}"), &format!("forward . {UPSTREAM}"));
-    manifest.config_map.data = Some([("Corefile".to_owned(), text)].into());
+fn the_pod_of_the_link_local_variant_serves_that_address_alone() {
+    let manifest = variants::kustomized("link-local");
     let node = Node::new();
     let pod = node.start(&manifest);
     let served = || node.resolves(LOCAL_ADDRESS, "kubernetes.default.svc.cluster.local", "10.96.0.1");
@@ -150,9 +154,29 @@ fn under_ipvs_the_pod_serves_the_link_local_address_alone() {
     assert!(!node.addresses().contains(KUBE_DNS), "{}", node.addresses());
 }
 
+/// Without NET_ADMIN, an interface or rules of its own.
+#[test]
+fn the_pods_of_variants_that_intercept_nothing_serve_the_address_they_are_given() {
+    for (variant, variable) in [("host", "HOST_IP"), ("cilium", "POD_IPS")] {
+        let manifest = variants::kustomized(variant);
+        let node = Node::new();
+        let address = "192.0.2.20";
+        run(node.namespace.command("ip").args(["address", "add", "192.0.2.20/32", "dev", "lo"]));
+        let pod = node.start_with(&manifest, &[(variable, address)]);
+        let served = || node.resolves(address, "kubernetes.default.svc.cluster.local", "10.96.0.1");
+        assert!(wait_until(PATIENCE, served), "{variant}: not served:\n{}", pod.output());
+        assert!(node.http(address, 8080, "/health").contains(" 200 OK"), "{variant}: {}", pod.output());
+        let metrics = node.http(address, 9353, "/metrics");
+        let errors = metrics.lines().filter(|line| line.starts_with("coredns_nodecache_setup_errors_total"));
+        assert!(errors.clone().all(|line| line.ends_with(" 0")), "{variant}: {metrics}\n{}", pod.output());
+        assert!(!node.intercepts() && !node.addresses().contains(LOCAL_ADDRESS), "{variant}");
+        assert_eq!(node.rules(), "", "{variant}");
+    }
+}
+
 #[test]
 fn the_pod_of_a_rolling_update_takes_over_from_its_predecessor() {
-    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let manifest = Manifest::read();
     let node = Node::new();
     let mut old = node.start(&manifest);
     assert!(wait_until(PATIENCE, || node.is_served() && node.intercepts()), "not served:\n{}", old.output());

@@ -3,20 +3,16 @@
 use crate::cluster::{CLUSTER_IPS, LOCAL};
 use crate::objects::Manifest;
 
-const TEXT: &str = include_str!("../../../../manifests/nodelocaldns.yaml");
+const TEXT: &str = include_str!("../../../../manifests/base/nodelocaldns.yaml");
 
 /// What an operator has changed before applying it: a piece of the text and what stands in its place.
 pub type Change<'a> = (&'a str, &'a str);
 
-/// The manifest's objects after the `sed` of docs/kubernetes.md and these changes.
+/// The manifest's objects after these changes.
 pub fn manifest(changes: &[Change]) -> Manifest {
-    let filled_in = [
-        ("__PILLAR__LOCAL__DNS__", LOCAL),
-        ("__PILLAR__DNS__SERVER__", CLUSTER_IPS[0]),
-        ("__PILLAR__DNS__DOMAIN__", "cluster.local"),
-    ];
+    let addresses = [("169.254.20.10", LOCAL), ("10.96.0.10", CLUSTER_IPS[0])];
     let mut text = TEXT.to_owned();
-    for (old, new) in filled_in.iter().chain(changes) {
+    for (old, new) in addresses.iter().chain(changes) {
         assert!(text.contains(old), "the manifest has no {old:?} to change");
         text = text.replace(old, new);
     }
