@@ -168,7 +168,7 @@ pub trait Handler: Send + Sync {
         rest: FastRest<'_>,
         counters: &mut HitCounters,
     ) {
-        match answered.place < rest.place() {
+        match answered.position < rest.position() {
             true => counters.extend(self.hit_counter(request, answered.note)),
             false => rest.hit_counters(request, answered, counters),
         }
@@ -182,8 +182,8 @@ pub trait Handler: Send + Sync {
 /// Who gave a reply that the packet cache may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketAnswer {
-    /// The handler's place in the chain.
-    pub place: usize,
+    /// The handler's position in the chain.
+    pub position: usize,
     /// The note of its [`After::CachePacket`].
     pub note: u32,
 }

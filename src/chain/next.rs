@@ -44,8 +44,8 @@ pub struct FastRest<'a> {
 }
 
 impl FastRest<'_> {
-    /// The place in the chain of the first of them: one more than that of the handler that is given them.
-    pub fn place(&self) -> usize {
+    /// The position in the chain of the first of them: one more than that of the handler that is given them.
+    pub fn position(&self) -> usize {
         self.index
     }
     /// Has the first of them show its answer to a question for `qtype`, if it can ([`Handler::show_fast`]).

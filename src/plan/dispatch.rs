@@ -230,10 +230,10 @@ impl Listener {
                     After::CachePacket { millis, note } => {
                         let now = clock.received();
                         let until = now + Duration::from_millis(millis.into());
-                        if !packets.note(key, now, until) {
+                        if !packets.is_asked_again(key, now, until) {
                             return Dispatch::Reply;
                         }
-                        let answered = PacketAnswer { place: handler_index, note };
+                        let answered = PacketAnswer { position: handler_index, note };
                         let counting = || hit_counting(&Exchange { reply: out, ..exchange }, block, index, answered);
                         packets.cache(key, out, now, until, counting);
                     }
@@ -489,7 +489,7 @@ fn hit_counting(exchange: &Exchange<'_>, block: &Block, site: usize, answered: P
         hit_observers: SmallVec::new(),
         observers: SmallVec::new(),
         site: site as u32,
-        handler: answered.place as u32,
+        handler: answered.position as u32,
         addresses: block.arranger.as_ref().and_then(|arranger| arranger.prepare(exchange.reply)),
         asks_block: block.arranger.is_some() || block.tracer.is_some(),
         is_observed: false,

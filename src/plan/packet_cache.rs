@@ -3,8 +3,8 @@
 //!
 //! A handler says of a reply how long it is right for every request with the same octets: at most for the rest of the
 //! second that its TTLs are right for. A name takes room only once it is asked for twice within that time, and the
-//! third query gets what is cached; in a later second, if no other name has taken its slot by then, the second one
-//! does. benches/README.md has what that gives.
+//! third query gets what is cached. In later seconds the second query does already, as long as no other name has taken
+//! the slot. benches/README.md has what that gives.
 
 use crate::chain::{HitCounters, HitObserver, Peer, Transport};
 use crate::message::AddressRun;
@@ -177,7 +177,7 @@ impl PacketCache {
     /// it is the second time, or it was cached before and its slot is still its own. What is cached has its slot until
     /// its time is over: that is soon, and what is popular comes first then.
     #[inline(always)]
-    pub(super) fn note(&mut self, key: &PacketKey<'_>, now: Instant, until: Instant) -> bool {
+    pub(super) fn is_asked_again(&mut self, key: &PacketKey<'_>, now: Instant, until: Instant) -> bool {
         if self.sets.is_empty() {
             self.make_room();
         }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn insert(cache: &mut PacketCache, key: &PacketKey<'_>, reply: &[u8], now: Instant, until: Instant) {
-        if cache.note(key, now, until) {
+        if cache.is_asked_again(key, now, until) {
             cache.cache(key, reply, now, until, HitCounting::default);
         }
     }

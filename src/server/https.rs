@@ -4,7 +4,7 @@
 use super::buffers::{ConnectionMemory, Reservation};
 use super::client_stream::{Duplex, with_write_timeout};
 use super::connections::ConnectionPermit;
-use super::query_handler::QueryHandler;
+use super::dispatcher::Dispatcher;
 use super::tcp::{Entered, MAX_QUERY};
 use super::worker::{Binding, WorkerState};
 use crate::chain::{BatchClock, Peer, Received, Timeouts};
@@ -54,10 +54,10 @@ pub(super) struct HttpsConnection<A> {
 }
 
 /// Serves until the client ends it, is idle for too long, or has to make room.
-pub(super) async fn serve<A: QueryHandler>(stream: impl Duplex + 'static, connection: HttpsConnection<A>) {
+pub(super) async fn serve<A: Dispatcher>(stream: impl Duplex + 'static, connection: HttpsConnection<A>) {
     let HttpsConnection { entered, of_listener, is_http2, binding, state } = connection;
     let Entered { peer, permit, memory, .. } = entered;
-    let timeouts = binding.handler.load().timeouts();
+    let timeouts = binding.dispatcher.load().timeouts();
     let io = TokioIo::new(with_write_timeout(stream, timeouts.write));
     let streams = u32::try_from(state.limits.queries_per_connection).unwrap_or(u32::MAX);
     let usage = Arc::new(Usage { permit, of_listener, now: Mutex::new((0, Instant::now())) });
@@ -222,7 +222,7 @@ struct Requests<A> {
 
 type Reply = Response<Full<Bytes>>;
 
-async fn respond<A: QueryHandler, B: Body<Data = Bytes>>(
+async fn respond<A: Dispatcher, B: Body<Data = Bytes>>(
     requests: Arc<Requests<A>>,
     request: Request<B>,
 ) -> Result<Reply, Infallible>
@@ -230,9 +230,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let _busy = requests.usage.begin();
-    let handler = requests.binding.handler.load_full();
+    let dispatcher = requests.binding.dispatcher.load_full();
     let count = |which: fn(&HttpsResponses) -> &crate::metrics::Counter| {
-        if let ClientProtocol::Https(https) = handler.protocol() {
+        if let ClientProtocol::Https(https) = dispatcher.protocol() {
             which(&https.responses).increment();
         }
     };
@@ -247,7 +247,7 @@ where
             return Ok(refusal(StatusCode::BAD_REQUEST, "invalid request\n"));
         }
     };
-    let reply = requests.answer(&handler, &query).await;
+    let reply = requests.answer(&dispatcher, &query).await;
     if reply.is_empty() {
         count(|responses| &responses.no_response);
         return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, "No response\n"));
@@ -256,19 +256,19 @@ where
     Ok(requests.response(reply))
 }
 
-impl<A: QueryHandler> Requests<A> {
+impl<A: Dispatcher> Requests<A> {
     /// Empty if nothing is to be said.
-    async fn answer(&self, handler: &Arc<A>, query: &[u8]) -> Vec<u8> {
+    async fn answer(&self, dispatcher: &Arc<A>, query: &[u8]) -> Vec<u8> {
         let client = self.peer.client.ip();
         let mut reply = Vec::new();
         let pending = {
             let clock = BatchClock::start(Instant::now());
             let received = Received { wire: query, peer: &self.peer, clock: &clock };
             let mut packets = self.state.packets();
-            match handler.dispatch(received, &mut packets, &mut reply) {
+            match dispatcher.dispatch(received, &mut packets, &mut reply) {
                 Dispatch::Reply => return reply,
                 Dispatch::PacketHit(hit) => {
-                    handler.count(hit, received, &packets, &reply);
+                    dispatcher.count(hit, received, &packets, &reply);
                     return reply;
                 }
                 Dispatch::ReplyAndRefresh(pending) => {

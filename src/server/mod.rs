@@ -13,11 +13,11 @@ mod capacity;
 mod client_stream;
 mod connections;
 mod decrypted;
+mod dispatcher;
 mod http;
 mod https;
 mod listen_addresses;
 mod metrics;
-mod query_handler;
 mod retries;
 mod sockets;
 mod streams;
@@ -30,11 +30,11 @@ mod worker;
 pub(crate) use capacity::Capacity;
 #[doc(hidden)]
 pub use decrypted::{SessionProtocol, serve_decrypted};
+pub(crate) use dispatcher::Dispatcher;
 pub(crate) use http::Http;
 #[doc(hidden)]
 pub use http::serve_connection;
 pub(crate) use listen_addresses::ListenAddresses;
-pub(crate) use query_handler::QueryHandler;
 pub(crate) use retries::Retries;
 pub(crate) use sockets::SocketError;
 pub use sockets::Sockets;
@@ -105,7 +105,7 @@ pub enum ServerError {
 }
 
 /// Serves what it was last given by [`Server::apply`]. Dropping it ends everything where it stands.
-pub struct Server<A: QueryHandler = Listener> {
+pub struct Server<A: Dispatcher = Listener> {
     workers: Vec<Worker>,
     connections: Arc<Connections>,
     streams: Arc<Streams>,
@@ -120,7 +120,7 @@ pub struct Server<A: QueryHandler = Listener> {
     _gauges: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl<A: QueryHandler> Server<A> {
+impl<A: Dispatcher> Server<A> {
     /// Starts as many workers as told, with nothing to serve yet, or as many as can be: one at least, which then reads
     /// the other ones' sockets too. HTTP is served on `control`. `fairness` says who counts as one client.
     pub fn start(
@@ -228,7 +228,7 @@ impl<A: QueryHandler> Server<A> {
 
         // Nothing below can fail.
         for (binding, listener) in kept {
-            binding.handler.store(listener);
+            binding.dispatcher.store(listener);
         }
         for (binding, sockets) in registered {
             let Registered { udp, tcp, stream } = sockets;
@@ -245,7 +245,7 @@ impl<A: QueryHandler> Server<A> {
         }
         self.http.serve(endpoints);
         let is_served = |address: &SocketAddr, is_plain| {
-            bindings.get(address).is_some_and(|binding| binding.handler.load().protocol().is_plain() == is_plain)
+            bindings.get(address).is_some_and(|binding| binding.dispatcher.load().protocol().is_plain() == is_plain)
         };
         sockets.dns.retain(|address, _| is_served(address, true));
         sockets.streams.retain(|address, _| is_served(address, false));

@@ -8,8 +8,8 @@
 use super::Limits;
 use super::client_stream::ClientStream;
 use super::connections::{Closed, ConnectionAdmission, ConnectionPermit, Connections};
+use super::dispatcher::Dispatcher;
 use super::https::{self, HttpsConnection};
-use super::query_handler::QueryHandler;
 use super::tcp::{self, Entered};
 use super::worker::{Binding, Shared, WorkerState};
 use crate::net::tls::ServerTls;
@@ -106,7 +106,7 @@ impl Streams {
     }
 
     /// What lets connections to one listener in.
-    pub(super) fn admitter<A: QueryHandler>(
+    pub(super) fn admitter<A: Dispatcher>(
         &self,
     ) -> impl Fn(TcpStream, &Arc<Binding<A>>, &Arc<WorkerState>) + Send + use<A> {
         let of_listener = Arc::new(Connections::new(1, 0, Instant::now()));
@@ -124,7 +124,7 @@ fn share(limits: Limits) -> Limits {
     }
 }
 
-fn admit<A: QueryHandler>(
+fn admit<A: Dispatcher>(
     stream: TcpStream,
     binding: &Arc<Binding<A>>,
     state: &Arc<WorkerState>,
@@ -133,7 +133,7 @@ fn admit<A: QueryHandler>(
 ) {
     let Some(entered) = tcp::enter(&stream, binding, state) else { return };
     let mut permit = None;
-    if let ClientProtocol::Https(Https { connections: Some(connections), .. }) = binding.handler.load().protocol() {
+    if let ClientProtocol::Https(Https { connections: Some(connections), .. }) = binding.dispatcher.load().protocol() {
         match admit_to_listener(*connections, &entered, state, of_listener) {
             Some(admitted) => permit = Some(admitted),
             None => return state.metrics().cut.refused.increment(),
@@ -163,7 +163,7 @@ fn admit_to_listener(
     }
 }
 
-async fn serve<A: QueryHandler>(
+async fn serve<A: Dispatcher>(
     stream: TcpStream,
     entered: Entered,
     of_listener: Option<ConnectionPermit>,
@@ -171,15 +171,15 @@ async fn serve<A: QueryHandler>(
     state: Arc<WorkerState>,
     handshakes: Arc<Connections>,
 ) {
-    let handler = binding.handler.load_full();
-    let patience = handler.timeouts().read;
-    let (tls, is_https) = match handler.protocol() {
+    let dispatcher = binding.dispatcher.load_full();
+    let patience = dispatcher.timeouts().read;
+    let (tls, is_https) = match dispatcher.protocol() {
         // The address has become one of another kind while the connection waited.
         ClientProtocol::Plain => return,
         ClientProtocol::Tls(tls) => (tls.clone(), false),
         ClientProtocol::Https(https) => (https.tls.clone(), true),
     };
-    drop(handler);
+    drop(dispatcher);
     let serve_https = |entered, is_http2| HttpsConnection {
         entered,
         of_listener,
@@ -215,7 +215,7 @@ async fn serve<A: QueryHandler>(
     }
 }
 
-async fn serve_dns<A: QueryHandler>(
+async fn serve_dns<A: Dispatcher>(
     stream: impl ClientStream,
     entered: Entered,
     binding: &Arc<Binding<A>>,

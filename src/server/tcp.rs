@@ -3,7 +3,7 @@
 use super::buffers::{ConnectionMemory, Reservation};
 use super::client_stream::ClientStream;
 use super::connections::{Caller, Closed, ConnectionAdmission, ConnectionPermit};
-use super::query_handler::QueryHandler;
+use super::dispatcher::Dispatcher;
 use super::worker::{Binding, WorkerState};
 use crate::chain::{BatchClock, Peer, Received, Transport};
 use crate::fairness::Permit;
@@ -47,7 +47,7 @@ const ALWAYS_KEPT_INPUT: usize = 512;
 const KEPT_BUFFER: usize = 512;
 
 /// Accepts from one listener until its binding stops, then what has been waiting. `admit` takes each connection.
-pub(super) async fn accept<A: QueryHandler>(
+pub(super) async fn accept<A: Dispatcher>(
     listener: TcpListener,
     binding: Arc<Binding<A>>,
     state: Arc<WorkerState>,
@@ -111,14 +111,14 @@ pub(super) struct Entered {
 }
 
 /// Takes a connection in and serves it.
-pub(super) fn admit<A: QueryHandler>(stream: TcpStream, binding: &Arc<Binding<A>>, state: &Arc<WorkerState>) {
+pub(super) fn admit<A: Dispatcher>(stream: TcpStream, binding: &Arc<Binding<A>>, state: &Arc<WorkerState>) {
     let Some(entered) = enter(&stream, binding, state) else { return };
     let (connection, permit, memory) = connection(entered, binding, state);
     tokio::spawn(serve(stream, connection, permit, memory));
 }
 
 /// A place for a connection; `None`, counted, if there is none.
-pub(super) fn enter<A: QueryHandler>(
+pub(super) fn enter<A: Dispatcher>(
     stream: &TcpStream,
     binding: &Arc<Binding<A>>,
     state: &Arc<WorkerState>,
@@ -154,7 +154,7 @@ pub(super) fn enter<A: QueryHandler>(
 }
 
 /// What a connection that carries DNS messages begins with.
-pub(super) fn connection<A: QueryHandler>(
+pub(super) fn connection<A: Dispatcher>(
     entered: Entered,
     binding: &Arc<Binding<A>>,
     state: &Arc<WorkerState>,
@@ -194,7 +194,7 @@ impl From<io::Error> for CloseReason {
 }
 
 /// Serves until either side ends it.
-pub(super) async fn serve<A: QueryHandler, S: ClientStream>(
+pub(super) async fn serve<A: Dispatcher, S: ClientStream>(
     mut stream: S,
     mut connection: ServedConnection<A>,
     permit: ConnectionPermit,
@@ -225,7 +225,7 @@ pub(super) async fn serve<A: QueryHandler, S: ClientStream>(
 }
 
 /// Serves until the client has closed its side, or the binding stops, and all is answered.
-async fn converse<A: QueryHandler, S: ClientStream>(
+async fn converse<A: Dispatcher, S: ClientStream>(
     stream: &mut S,
     connection: &mut ServedConnection<A>,
     permit: &ConnectionPermit,
@@ -342,7 +342,7 @@ impl Input {
     }
 }
 
-impl<A: QueryHandler> ServedConnection<A> {
+impl<A: Dispatcher> ServedConnection<A> {
     /// Reads up to a buffer's worth. The buffer is on the stack, where it costs the idle connections nothing.
     fn poll_read<S: ClientStream>(&mut self, stream: Pin<&mut S>, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -363,7 +363,7 @@ impl<A: QueryHandler> ServedConnection<A> {
         }
         let now = Instant::now();
         let clock = BatchClock::start(now);
-        let handler = self.binding.handler.load();
+        let dispatcher = self.binding.dispatcher.load();
         let mut reply = self.state.take_scratch();
         let mut packets = self.state.packets();
         let mut rest = self.input.octets.as_slice();
@@ -389,11 +389,11 @@ impl<A: QueryHandler> ServedConnection<A> {
             self.awaiting_rest_since = None;
             reply.clear();
             let received = Received { wire: message, peer: &self.peer, clock: &clock };
-            match handler.dispatch(received, &mut packets, &mut reply) {
+            match dispatcher.dispatch(received, &mut packets, &mut reply) {
                 Dispatch::Reply => self.replies.push(&reply),
                 Dispatch::PacketHit(hit) => {
                     self.replies.push(&reply);
-                    handler.count(hit, received, &packets, &reply);
+                    dispatcher.count(hit, received, &packets, &reply);
                 }
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);
@@ -427,7 +427,7 @@ impl<A: QueryHandler> ServedConnection<A> {
 
     /// As many queries have come as one connection may have.
     fn has_had_all(&self) -> bool {
-        self.binding.handler.load().timeouts().max_queries.is_some_and(|most| self.queries >= most.get())
+        self.binding.dispatcher.load().timeouts().max_queries.is_some_and(|most| self.queries >= most.get())
     }
 
     /// A place for one more query.
@@ -447,7 +447,7 @@ impl<A: QueryHandler> ServedConnection<A> {
             Err(error) => return Err(error.into()),
         };
         if let Some(rest) = octets.get(written..).filter(|rest| !rest.is_empty()) {
-            let patience = self.binding.handler.load().timeouts().write;
+            let patience = self.binding.dispatcher.load().timeouts().write;
             let write = async {
                 stream.write_all(rest).await?;
                 stream.flush().await
@@ -460,7 +460,7 @@ impl<A: QueryHandler> ServedConnection<A> {
 
     /// When to give up on the client, were nothing to happen until then.
     fn deadline(&self, idle_since: Option<Instant>) -> Option<Instant> {
-        let timeouts = self.binding.handler.load().timeouts();
+        let timeouts = self.binding.dispatcher.load().timeouts();
         match self.awaiting_rest_since {
             Some(since) => since.checked_add(timeouts.read),
             None => idle_since?.checked_add(timeouts.idle),
@@ -470,7 +470,7 @@ impl<A: QueryHandler> ServedConnection<A> {
 
 /// Runs the slow path. A task of its own: others may wait for the same answer, and a client that does not read, or is
 /// gone, must not keep it from them.
-async fn answer<A: QueryHandler>(pending: A::Pending, due: PendingReply, permit: Permit, binding: Arc<Binding<A>>) {
+async fn answer<A: Dispatcher>(pending: A::Pending, due: PendingReply, permit: Permit, binding: Arc<Binding<A>>) {
     let mut reply = Vec::new();
     if permit.hold(A::run(&pending, &mut reply)).await.is_none() {
         A::refuse(&pending, &mut reply);

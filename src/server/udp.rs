@@ -2,7 +2,7 @@
 //! one call. The others are answered by a second task, which sends in one call what it has answered in one turn of the
 //! runtime.
 
-use super::query_handler::QueryHandler;
+use super::dispatcher::Dispatcher;
 use super::worker::{Binding, WorkerState};
 use crate::backoff::Backoff;
 use crate::chain::{BatchClock, Peer, Received, Transport};
@@ -41,7 +41,7 @@ const LAST_LOOK: Duration = Duration::from_millis(5);
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves one socket until its binding stops, and returns when all that came before is answered or handed on.
-pub(super) async fn serve<A: QueryHandler>(
+pub(super) async fn serve<A: Dispatcher>(
     socket: AsyncFd<UdpSocket>,
     binding: Arc<Binding<A>>,
     state: Arc<WorkerState>,
@@ -106,7 +106,7 @@ struct UncountedHit {
 }
 
 /// Buffers and surroundings of one socket's turns.
-struct UdpLoop<A: QueryHandler> {
+struct UdpLoop<A: Dispatcher> {
     socket: Arc<AsyncFd<UdpSocket>>,
     binding: Arc<Binding<A>>,
     state: Arc<WorkerState>,
@@ -117,7 +117,7 @@ struct UdpLoop<A: QueryHandler> {
     slow: mpsc::UnboundedSender<SlowQuery<A>>,
 }
 
-impl<A: QueryHandler> UdpLoop<A> {
+impl<A: Dispatcher> UdpLoop<A> {
     fn new(socket: Arc<AsyncFd<UdpSocket>>, binding: Arc<Binding<A>>, state: Arc<WorkerState>) -> Self {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
         let (slow, queries) = mpsc::unbounded_channel();
@@ -141,7 +141,7 @@ impl<A: QueryHandler> UdpLoop<A> {
     fn serve_batch(&mut self) -> io::Result<usize> {
         let count = self.inbox.receive(self.socket.as_fd())?;
         let clock = BatchClock::start(Instant::now());
-        let handler = self.binding.handler.load();
+        let dispatcher = self.binding.dispatcher.load();
         let mut packets = self.state.packets();
         for (index, datagram) in self.inbox.datagrams().enumerate() {
             if datagram.is_cut {
@@ -157,7 +157,7 @@ impl<A: QueryHandler> UdpLoop<A> {
             };
             let reply = self.outbox.buffer();
             let received = Received { wire: datagram.octets, peer: &peer, clock: &clock };
-            match handler.dispatch(received, &mut packets, reply) {
+            match dispatcher.dispatch(received, &mut packets, reply) {
                 Dispatch::Reply => self.outbox.keep(Some(route)),
                 Dispatch::PacketHit(hit) => {
                     self.uncounted.push(UncountedHit { datagram: index, peer, reply: self.outbox.kept().len(), hit });
@@ -185,10 +185,10 @@ impl<A: QueryHandler> UdpLoop<A> {
         for UncountedHit { datagram, peer, reply, hit } in self.uncounted.drain(..) {
             if let Some(reply) = self.outbox.kept().get(reply) {
                 let received = Received { wire: self.inbox.octets(datagram), peer: &peer, clock: &clock };
-                handler.count(hit, received, &packets, &reply.octets);
+                dispatcher.count(hit, received, &packets, &reply.octets);
             }
         }
-        drop((handler, packets));
+        drop((dispatcher, packets));
         let unsent = self.outbox.clear(sent);
         let keep = |reply: Outgoing| {
             let permit = self.state.admit(reply.route?.to.ip().to_canonical())?;
@@ -240,13 +240,13 @@ struct QueryPermit<B> {
 }
 
 /// A query for the slow path.
-struct SlowQuery<A: QueryHandler> {
+struct SlowQuery<A: Dispatcher> {
     pending: A::Pending,
     route: Route,
     held: QueryPermit<Arc<Binding<A>>>,
 }
 
-impl<A: QueryHandler> SlowQuery<A> {
+impl<A: Dispatcher> SlowQuery<A> {
     async fn answer(self) -> (Outgoing, QueryPermit<Arc<Binding<A>>>) {
         let mut octets = Vec::new();
         if self.held.permit.hold(A::run(&self.pending, &mut octets)).await.is_none() {
@@ -258,7 +258,7 @@ impl<A: QueryHandler> SlowQuery<A> {
 
 /// Answers a socket's queries that need the slow path, all in one task: replies that are ready in the same turn of the
 /// runtime leave in one call, and a query costs no task of its own (measured: benches/README.md).
-async fn run_slow_path<A: QueryHandler>(
+async fn run_slow_path<A: Dispatcher>(
     socket: Arc<AsyncFd<UdpSocket>>,
     state: Arc<WorkerState>,
     mut queries: mpsc::UnboundedReceiver<SlowQuery<A>>,

@@ -2,8 +2,8 @@
 //! common.
 
 use super::connections::{Closed, Connections};
+use super::dispatcher::Dispatcher;
 use super::metrics::ServerMetrics;
-use super::query_handler::QueryHandler;
 use super::{Limits, ServerError};
 use crate::fairness::{ConcurrencyLimiter, LogThrottle, Permit, PermitOutcome, SharedFairness};
 use crate::metrics;
@@ -154,7 +154,7 @@ impl WorkerState {
     }
 
     /// Runs what nobody waits for, and `client` has caused.
-    pub(super) fn refresh<A: QueryHandler>(&self, pending: A::Pending, client: IpAddr) {
+    pub(super) fn refresh<A: Dispatcher>(&self, pending: A::Pending, client: IpAddr) {
         if let Some(permit) = self.admit(client) {
             tokio::spawn(async move { permit.hold(A::run(&pending, &mut Vec::new())).await });
         }
@@ -166,16 +166,16 @@ impl WorkerState {
 pub(super) struct Binding<A> {
     pub address: SocketAddr,
     /// Who answers now.
-    pub handler: ArcSwap<A>,
+    pub dispatcher: ArcSwap<A>,
     stop: watch::Sender<bool>,
     /// Closes when the last one is gone.
     _alive: mpsc::Sender<Infallible>,
 }
 
-impl<A: QueryHandler> Binding<A> {
-    pub(super) fn new(handler: Arc<A>, alive: mpsc::Sender<Infallible>) -> Self {
-        let address = handler.address();
-        Self { address, handler: ArcSwap::new(handler), stop: watch::Sender::new(false), _alive: alive }
+impl<A: Dispatcher> Binding<A> {
+    pub(super) fn new(dispatcher: Arc<A>, alive: mpsc::Sender<Infallible>) -> Self {
+        let address = dispatcher.address();
+        Self { address, dispatcher: ArcSwap::new(dispatcher), stop: watch::Sender::new(false), _alive: alive }
     }
 
     /// No more is taken from the sockets than what is there now.

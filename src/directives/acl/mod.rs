@@ -143,14 +143,14 @@ impl Handler for Acl {
                     FastPath::Pass | FastPath::Slow | FastPath::Through => (FastPath::Slow, place),
                 };
             }
-            AclAction::Drop => return (FastPath::Silent, rest.place() - 1),
+            AclAction::Drop => return (FastPath::Silent, rest.position() - 1),
             AclAction::Block => (Rcode::REFUSED, BLOCKED),
             AclAction::Filter => (Rcode::NOERROR, FILTERED),
         };
         let mut options = ReplyOptions::default();
         options.push_extended_error(&ExtendedError { code: why, text: String::new() });
         request.query.write_empty(request.wire, rcode, request.udp_size(), &options, reply);
-        (FastPath::Answered(crate::chain::After::Nothing), rest.place() - 1)
+        (FastPath::Answered(crate::chain::After::Nothing), rest.position() - 1)
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

@@ -81,7 +81,7 @@ impl Dns64 {
     ) -> (FastPath, usize) {
         let start = reply.len();
         let mut octets = [0; QUICK_LENGTH];
-        let Some(wire) = octets.get_mut(..request.wire.len()) else { return (FastPath::Slow, rest.place()) };
+        let Some(wire) = octets.get_mut(..request.wire.len()) else { return (FastPath::Slow, rest.position()) };
         wire.copy_from_slice(request.wire);
         let mut query = request.query.clone();
         ask_for_v4(&mut query, wire);
@@ -119,7 +119,7 @@ impl Dns64 {
     fn translate_fast(
         &self,
         request: &Request<'_>,
-        (of_v6, v6_place): (After, usize),
+        (of_v6, v6_position): (After, usize),
         longest: u32,
         rest: FastRest<'_>,
         reply: &mut Vec<u8>,
@@ -129,8 +129,8 @@ impl Dns64 {
             let map = |address: [u8; 4]| self.config.prefix.map(address.into()).octets();
             of_v4.write_translated((request.query, request.wire), shape, cleared(true), map, reply)
         });
-        let (said, v4_place) = match shown {
-            Some(of_v4) => (FastPath::Answered(of_v4), rest.place()),
+        let (said, v4_position) = match shown {
+            Some(of_v4) => (FastPath::Answered(of_v4), rest.position()),
             None => self.synthesize_fast(request, longest, rest, reply),
         };
         match said {
@@ -138,10 +138,10 @@ impl Dns64 {
                 if let Some(counter) = self.translated.get(request.server) {
                     counter.increment();
                 }
-                (FastPath::Answered(after_both([(of_v6, v6_place), (of_v4, v4_place)])), rest.place() - 1)
+                (FastPath::Answered(after_both([(of_v6, v6_position), (of_v4, v4_position)])), rest.position() - 1)
             }
-            FastPath::Slow => (slow_after(of_v6), v4_place),
-            said => (said, v4_place),
+            FastPath::Slow => (slow_after(of_v6), v4_position),
+            said => (said, v4_position),
         }
     }
 
@@ -216,15 +216,15 @@ impl Edit for Synthesis<'_> {
 
 /// Who gave the two replies that one is made of, in 32 bits. `None` if that is not enough.
 fn note_of([v6, v4]: [PacketAnswer; 2]) -> Option<u32> {
-    let numbers = [v6.place as u32, v6.note, v4.place as u32, v4.note];
+    let numbers = [v6.position as u32, v6.note, v4.position as u32, v4.note];
     let fits = numbers.into_iter().fold(0, |all, number| all | number) <= u8::MAX.into();
     fits.then(|| u32::from_be_bytes(numbers.map(|number| number as u8)))
 }
 
 fn answers_of(note: u32) -> [PacketAnswer; 2] {
-    let [v6_place, v6_note, v4_place, v4_note] = note.to_be_bytes();
-    let answer = |place: u8, note: u8| PacketAnswer { place: place.into(), note: note.into() };
-    [answer(v6_place, v6_note), answer(v4_place, v4_note)]
+    let [v6_position, v6_note, v4_position, v4_note] = note.to_be_bytes();
+    let answer = |position: u8, note: u8| PacketAnswer { position: position.into(), note: note.into() };
+    [answer(v6_position, v6_note), answer(v4_position, v4_note)]
 }
 
 /// The slow path makes the answer; what the cache wanted to be refreshed is refreshed all the same.
@@ -233,11 +233,12 @@ fn slow_after(of_v6: After) -> FastPath {
 }
 
 /// What follows a reply that is made of two.
-fn after_both([(v6, v6_place), (v4, v4_place)]: [(After, usize); 2]) -> After {
+fn after_both([(v6, v6_position), (v4, v4_position)]: [(After, usize); 2]) -> After {
     match (v6, v4) {
         (After::Refresh, _) | (_, After::Refresh) => After::Refresh,
         (After::CachePacket { millis: v6_millis, note: v6 }, After::CachePacket { millis: v4_millis, note: v4 }) => {
-            let answers = [PacketAnswer { place: v6_place, note: v6 }, PacketAnswer { place: v4_place, note: v4 }];
+            let answers =
+                [PacketAnswer { position: v6_position, note: v6 }, PacketAnswer { position: v4_position, note: v4 }];
             let millis = v6_millis.min(v4_millis);
             note_of(answers).map_or(After::Nothing, |note| After::CachePacket { millis, note })
         }
@@ -288,22 +289,22 @@ impl Handler for Dns64 {
             absence.is_some()
         });
         if let Some(of_v6) = absent {
-            return self.translate_fast(request, (of_v6, rest.place()), longest, rest, reply);
+            return self.translate_fast(request, (of_v6, rest.position()), longest, rest, reply);
         }
         let start = reply.len();
-        let (said, v6_place) = rest.run(request, reply);
-        let FastPath::Answered(of_v6) = said else { return (said, v6_place) };
+        let (said, v6_position) = rest.run(request, reply);
+        let FastPath::Answered(of_v6) = said else { return (said, v6_position) };
         let written = reply.get(start..).unwrap_or_default();
         let has_address = || !self.config.translate_all && has_answer(written, RecordType::AAAA);
         if rcode_of(written) == Rcode::NXDOMAIN || has_address() {
-            return (said, v6_place);
+            return (said, v6_position);
         }
         let longest = absence_ttl(written).map(|ttl| ttl.unwrap_or(LONGEST_TTL_WITHOUT_SOA));
         let longest = longest.ok().filter(|_| !has_flag(written, TRUNCATED));
         reply.truncate(start);
         match longest {
-            Some(longest) => self.translate_fast(request, (of_v6, v6_place), longest, rest, reply),
-            None => (slow_after(of_v6), v6_place),
+            Some(longest) => self.translate_fast(request, (of_v6, v6_position), longest, rest, reply),
+            None => (slow_after(of_v6), v6_position),
         }
     }
 
@@ -314,7 +315,7 @@ impl Handler for Dns64 {
         rest: FastRest<'_>,
         counters: &mut HitCounters,
     ) {
-        if answered.place >= rest.place() {
+        if answered.position >= rest.position() {
             return rest.hit_counters(request, answered, counters);
         }
         let [v6, v4] = answers_of(answered.note);

@@ -204,13 +204,13 @@ fn a_packet_counts_for_both_answers_that_it_is_made_of_and_as_translated() {
     let (upstream, process) = (Arc::new(Quick::default()), process());
     let chain = chain("dns64", upstream.clone(), &process);
     let question = question("v4.example.", RecordType::AAAA, true);
-    let counters = chain.hit_counters(&question.request(), PacketAnswer { place: 0, note: 0x0107_0103 });
+    let counters = chain.hit_counters(&question.request(), PacketAnswer { position: 0, note: 0x0107_0103 });
     assert_eq!(*upstream.counted.lock(), [(RecordType::AAAA, 7), (RecordType::A, 3)]);
     counters.iter().for_each(|counter| counter.count(1, 1, Duration::ZERO));
     let text = process.registry.encode();
     assert!(text.contains("coredns_dns64_requests_translated_total{server=\"dns://127.0.0.1:53\"} 1\n"), "{text}");
     // One that it has handed on counts where it was given.
-    let counters = chain.hit_counters(&question.request(), PacketAnswer { place: 1, note: 5 });
+    let counters = chain.hit_counters(&question.request(), PacketAnswer { position: 1, note: 5 });
     assert_eq!((counters.len(), upstream.counted.lock().pop()), (0, Some((RecordType::AAAA, 5))));
 }
 

@@ -1,4 +1,4 @@
-//! The server on loopback, with a handler whose queries say what is to become of them.
+//! The server on loopback, with a dispatcher whose queries say what is to become of them.
 
 mod streams;
 mod swap;
@@ -42,7 +42,7 @@ enum ToyPending {
     Refresh(Arc<AtomicUsize>),
 }
 
-impl QueryHandler for Toy {
+impl Dispatcher for Toy {
     type Pending = ToyPending;
 
     fn address(&self) -> SocketAddr {

@@ -227,7 +227,7 @@ fn idle_sockets_of_a_removed_address_are_given_up_at_once() {
     let mut rig = Rig::new(2, Limits::default());
     let address = free("127.0.0.1");
     let toys = rig.toys(&[address], 1);
-    let handler = Arc::downgrade(&toys[0]);
+    let dispatcher = Arc::downgrade(&toys[0]);
     let sockets = Sockets::bind(&[address].into_iter().collect(), 2, &Sockets::default()).unwrap();
     rig.server.apply(&toys, &[], sockets).unwrap();
     drop(toys);
@@ -235,5 +235,5 @@ fn idle_sockets_of_a_removed_address_are_given_up_at_once() {
     client.send_to(b"h", address).unwrap();
     assert_eq!(receive(&client).0, b"\x01h");
     rig.apply(&[], 2);
-    rig.wait_for("nobody to hold the handler", |_| handler.upgrade().is_none());
+    rig.wait_for("nobody to hold the dispatcher", |_| dispatcher.upgrade().is_none());
 }

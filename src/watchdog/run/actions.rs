@@ -39,9 +39,7 @@ impl Watchdog {
                 self.probes.drain().for_each(|(_, probe)| probe.task.abort());
             }
             Action::Intercept(interception) => {
-                tracing::debug!(
-                    "watchdog: queries for {interception} are to come here: there the server has proved itself"
-                );
+                tracing::debug!("watchdog: intercepted from now on: {interception}");
                 node.command(NodeCommand::Intercept(interception));
             }
             Action::ReportObstacle { address, obstacle } => {

@@ -5,8 +5,9 @@
 //! server is started and killed and what is intercepted, [`ending`] how it stops.
 //!
 //! Promises, held in `state/tests`, and the first two in `tests/simulation` for the whole node under faults drawn at
-//! random: *an address is intercepted only while the server is proven to answer there*; *an address where the server is
-//! proven is intercepted within its proving time, whatever becomes of the others*; *where somebody else answers, or
+//! random: *an address is intercepted only once the server is proven to answer there, and no longer than it takes to
+//! find out that it does not*; *an address where the server is proven is intercepted within its proving time,
+//! whatever becomes of the others*; *where somebody else answers, or
 //! nobody ever did, ever fewer questions are asked, and nobody is killed for it*; *sockets that another process reads
 //! are never taken from it*; *while a successor lives we serve no longer, and when it ends we serve again*.
 //!

@@ -174,7 +174,7 @@ impl Handler for Cache {
         rest: FastRest<'_>,
         counters: &mut HitCounters,
     ) {
-        if answered.place < rest.place() {
+        if answered.position < rest.position() {
             return counters.extend(self.hit_counter(request, answered.note));
         }
         if let Some(metrics) = self.0.metrics(request).filter(|_| self.0.covers(request.query)) {

@@ -1,4 +1,4 @@
-//! The interface between sockets and plan. Tests put a simpler handler in its place.
+//! What sockets hand queries to: in the program a listener of the plan, in tests a simpler one.
 
 use crate::chain::{Received, Timeouts};
 use crate::plan::{ClientProtocol, Dispatch, Listener, PacketCache, PacketHit, Pending};
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Answers the messages that come to one listen address. [`Listener`] is the one that serves.
-pub trait QueryHandler: Send + Sync + Sized + 'static {
+pub trait Dispatcher: Send + Sync + Sized + 'static {
     /// A request that cannot be answered at once.
     type Pending: Send + Sync + 'static;
 
@@ -30,7 +30,7 @@ pub trait QueryHandler: Send + Sync + Sized + 'static {
     fn refuse(pending: &Self::Pending, out: &mut Vec<u8>);
 }
 
-impl QueryHandler for Listener {
+impl Dispatcher for Listener {
     type Pending = Pending;
 
     fn address(&self) -> SocketAddr {
