@@ -34,15 +34,22 @@ pub struct WatchdogMetrics {
     probe_duration: Histogram,
     interception: Gauge,
     intercepted: BTreeMap<IpAddr, Gauge>,
+    _wanted: Gauge,
     blocked_clients: Gauge,
     without_service: Gauge,
     _process: ProcessCollector,
 }
 
 impl WatchdogMetrics {
-    /// In a registry of their own, for a node with these addresses (`-localip`).
-    pub fn new(addresses: &[IpAddr]) -> Self {
+    /// In a registry of their own, for a node with these addresses (`-localip`), for which there may be rules.
+    pub fn new(addresses: &[IpAddr], has_rules: bool) -> Self {
         let registry = Registry::new(1);
+        let wanted = registry.gauge(
+            "nodelocaldns_watchdog_interception_wanted",
+            "1 where queries are to be intercepted, 0 where there are to be no rules.",
+            &[],
+        );
+        wanted.set(f64::from(u8::from(has_rules && !addresses.is_empty())));
         let intercepted = addresses.iter().map(|address| {
             let gauge = registry.gauge(
                 "nodelocaldns_watchdog_intercepted",
@@ -64,6 +71,7 @@ impl WatchdogMetrics {
                 &[],
             ),
             intercepted: intercepted.collect(),
+            _wanted: wanted,
             blocked_clients: registry.gauge(
                 "nodelocaldns_watchdog_blocked_clients",
                 "Clients whose packets come in and do not arrive at the cache: cluster DNS answers them.",
@@ -143,7 +151,7 @@ mod tests {
 
     #[test]
     fn series_are_there_from_the_start_and_unknown_error_types_are_not_made() {
-        let metrics = WatchdogMetrics::new(&[]);
+        let metrics = WatchdogMetrics::new(&[], true);
         metrics.count_restart(Cause::Hang);
         metrics.count_setup_error("configmap");
         metrics.count_setup_error("anything\"");
@@ -165,7 +173,7 @@ mod tests {
     #[test]
     fn the_interception_is_1_for_each_address_that_is_intercepted_and_for_all_only_if_each_is() {
         let [first, second]: [IpAddr; 2] = ["169.254.20.10", "10.96.0.10"].map(|text| text.parse().unwrap());
-        let metrics = WatchdogMetrics::new(&[first, second]);
+        let metrics = WatchdogMetrics::new(&[first, second], true);
         for (intercepted, expected) in [(vec![], [0, 0, 0]), (vec![first], [0, 1, 0]), (vec![first, second], [1, 1, 1])]
         {
             metrics.set_interception(&Interception::of(&intercepted), ClientReachability::default());
@@ -184,9 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn an_interception_is_wanted_where_there_are_addresses_and_may_be_rules() {
+        let address: IpAddr = "10.96.0.10".parse().unwrap();
+        let cases: [(&[IpAddr], bool, u8); 3] = [(&[address], true, 1), (&[address], false, 0), (&[], true, 0)];
+        for (addresses, has_rules, expected) in cases {
+            let text = WatchdogMetrics::new(addresses, has_rules).registry().encode();
+            assert!(text.contains(&format!("nodelocaldns_watchdog_interception_wanted {expected}\n")), "{text}");
+        }
+    }
+
+    #[test]
     fn who_intercepts_and_reaches_nobody_does_not_intercept() {
         let address: IpAddr = "10.96.0.10".parse().unwrap();
-        let metrics = WatchdogMetrics::new(&[address]);
+        let metrics = WatchdogMetrics::new(&[address], true);
         for (blocked, is_nobody_served, expected) in [(1, false, 1), (2, true, 0)] {
             metrics.set_interception(&Interception::of(&[address]), ClientReachability { blocked, is_nobody_served });
             let text = metrics.registry().encode();

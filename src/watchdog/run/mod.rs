@@ -87,7 +87,7 @@ pub(crate) async fn run(
     let mut node = NodeThread::start(interceptor)?;
     let machine = StateMachine::new(settings.timing, settings.keep_node, Instant::now());
     let (report_probe, mut probe_updates) = mpsc::unbounded_channel();
-    let metrics = WatchdogMetrics::new(&settings.addresses);
+    let metrics = WatchdogMetrics::new(&settings.addresses, settings.probe_mark.is_some());
     LineSink::stdout().map_err(RunError::Lines)?.count_drops(metrics.registry());
     let server_metrics = ServerMetrics::default();
     let mut metrics_server = MetricsServer::new(settings.metrics_address, &metrics, &server_metrics);
