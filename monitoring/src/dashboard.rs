@@ -74,7 +74,10 @@ const ROWS: &[(&str, &[Panel])] = &[
             lines(
                 "Queries by transport",
                 "reqps",
-                &[("sum by (proto, family) (rate(coredns_dns_requests_total{JOB}[$__rate_interval]))", "{{proto}}, IPv{{family}}")],
+                &[(
+                    "sum by (proto, family) (rate(coredns_dns_requests_total{JOB}[$__rate_interval]))",
+                    "{{proto}}, IPv{{family}}",
+                )],
             ),
             lines(
                 "Answers by code",
@@ -107,7 +110,10 @@ const ROWS: &[(&str, &[Panel])] = &[
             table(
                 "Busiest nodes",
                 "reqps",
-                &[("topk(10, sum by (instance) (rate(coredns_dns_requests_total{JOB}[$__rate_interval])))", "{{instance}}")],
+                &[(
+                    "topk(10, sum by (instance) (rate(coredns_dns_requests_total{JOB}[$__rate_interval])))",
+                    "{{instance}}",
+                )],
             ),
         ],
     ),
@@ -145,7 +151,10 @@ const ROWS: &[(&str, &[Panel])] = &[
             lines(
                 "Queries",
                 "reqps",
-                &[("sum by (to) (rate(coredns_proxy_request_duration_seconds_count{JOB}[$__rate_interval]))", "{{to}}")],
+                &[(
+                    "sum by (to) (rate(coredns_proxy_request_duration_seconds_count{JOB}[$__rate_interval]))",
+                    "{{to}}",
+                )],
             ),
             lines(
                 "99 of 100 answers within",
@@ -158,7 +167,10 @@ const ROWS: &[(&str, &[Panel])] = &[
             lines(
                 "Answers by code",
                 "reqps",
-                &[("sum by (rcode) (rate(coredns_proxy_request_duration_seconds_count{JOB}[$__rate_interval]))", "{{rcode}}")],
+                &[(
+                    "sum by (rcode) (rate(coredns_proxy_request_duration_seconds_count{JOB}[$__rate_interval]))",
+                    "{{rcode}}",
+                )],
             ),
             lines(
                 "Failed health checks",
@@ -170,7 +182,10 @@ const ROWS: &[(&str, &[Panel])] = &[
                 "reqps",
                 &[
                     ("sum(rate(nodelocaldns_forward_retries_total{JOB}[$__rate_interval]))", "asked again"),
-                    ("sum(rate(nodelocaldns_forward_shared_total{JOB}[$__rate_interval]))", "one answer for several queries"),
+                    (
+                        "sum(rate(nodelocaldns_forward_shared_total{JOB}[$__rate_interval]))",
+                        "one answer for several queries",
+                    ),
                     ("sum(rate(nodelocaldns_forward_spoof_suspected_total{JOB}[$__rate_interval]))", "spoofing"),
                 ],
             ),
@@ -182,7 +197,10 @@ const ROWS: &[(&str, &[Panel])] = &[
             lines(
                 "Errors while a node was set up",
                 "short",
-                &[("sum by (errortype) (increase(coredns_nodecache_setup_errors_total{JOB}[$__rate_interval]))", "{{errortype}}")],
+                &[(
+                    "sum by (errortype) (increase(coredns_nodecache_setup_errors_total{JOB}[$__rate_interval]))",
+                    "{{errortype}}",
+                )],
             ),
             lines(
                 "Addresses intercepted (nodelocaldns)",
@@ -192,18 +210,27 @@ const ROWS: &[(&str, &[Panel])] = &[
             lines(
                 "Servers replaced (nodelocaldns)",
                 "short",
-                &[("sum by (cause) (increase(nodelocaldns_watchdog_server_restarts_total{JOB}[$__rate_interval]))", "{{cause}}")],
+                &[(
+                    "sum by (cause) (increase(nodelocaldns_watchdog_server_restarts_total{JOB}[$__rate_interval]))",
+                    "{{cause}}",
+                )],
             ),
             lines(
                 "Seconds without service (nodelocaldns)",
                 "s",
-                &[("topk(10, increase(nodelocaldns_watchdog_seconds_without_service_total{JOB}[$__rate_interval]))", "{{instance}}")],
+                &[(
+                    "topk(10, increase(nodelocaldns_watchdog_seconds_without_service_total{JOB}[$__rate_interval]))",
+                    "{{instance}}",
+                )],
             ),
             lines(
                 "Queries dropped, in flight (nodelocaldns)",
                 "short",
                 &[
-                    ("sum by (reason) (rate(nodelocaldns_queries_dropped_total{JOB}[$__rate_interval]))", "dropped a second, {{reason}}"),
+                    (
+                        "sum by (reason) (rate(nodelocaldns_queries_dropped_total{JOB}[$__rate_interval]))",
+                        "dropped a second, {{reason}}",
+                    ),
                     ("sum(nodelocaldns_queries_in_flight{JOB})", "in flight"),
                 ],
             ),
@@ -318,8 +345,12 @@ impl Panel {
             })
         };
         let options = match self.shown {
-            Shown::Stat => json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "none", "graphMode": "none"}),
-            Shown::Lines => json!({"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}),
+            Shown::Stat => {
+                json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "none", "graphMode": "none"})
+            }
+            Shown::Lines => {
+                json!({"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}})
+            }
             Shown::Table => json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "orientation": "horizontal"}),
         };
         json!({

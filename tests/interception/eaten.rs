@@ -16,7 +16,7 @@ const SHARED: [&str; 3] = [CLUSTER_IPS[0], CLUSTER_IPS[1], LOCAL];
 
 /// A table of somebody else's that takes what pods send to port 53; no accept of ours overrides it. It goes by the
 /// interface, so that its rules do not tell what becomes of a pod's packets.
-const APPEAR: &str = "nft 'table inet eater { chain input { type filter hook input priority filter + 10; \
+pub const APPEAR: &str = "nft 'table inet eater { chain input { type filter hook input priority filter + 10; \
                       iif \"lo\" accept; iifname \"veth-pod\" meta l4proto { udp, tcp } th dport 53 drop; }; }'";
 const DISAPPEAR: &str = "nft delete table inet eater";
 

@@ -5,6 +5,7 @@
 //! when it ends. To look inside one, put a `sleep` before the assertion and `nsenter --target PID --user --net
 //! --preserve-credentials`.
 
+mod alerts;
 mod cluster;
 mod doctor;
 mod eaten;

@@ -12,7 +12,7 @@ const PROBES: [&str; 2] = ["probe.nodelocaldns.", "slow.probe.nodelocaldns."];
 
 /// Takes queries for the ClusterIP of IPv4 before our rules see them, tracked or not, and brings the answers back, as
 /// IPVS does: by way of an address that kube-proxy would send to KubeDNS.
-fn take_cluster_ip() {
+pub fn take_cluster_ip() {
     let [cluster_ip, other] = [CLUSTER_IPS[0], "10.96.0.12"];
     let mut rules = String::new();
     for (chain, priority, from, to, end, port) in [

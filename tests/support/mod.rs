@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+pub mod alerts;
 pub mod client;
 pub mod daemons;
 pub mod dnstap;
