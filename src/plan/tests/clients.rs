@@ -117,6 +117,7 @@ async fn a_rewritten_cname_target_is_asked_for_at_the_block_that_has_it() {
         metadata: None,
         received: Instant::now(),
         purpose: crate::chain::Purpose::Answer,
+        is_cut_later: false,
     };
     use crate::chain::Resolver;
     assert_eq!(plan.listeners[0].resolve(request).await.unwrap().from, "whoami");
