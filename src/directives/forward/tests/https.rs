@@ -38,7 +38,7 @@ fn over_https(upstreams: &[SocketAddr], name: &str, tls: ClientTls, options: For
 async fn upstream(
     script: impl Fn(&ReceivedRequest) -> HttpsReaction + Send + Sync + 'static,
 ) -> (HttpsUpstream, Running) {
-    upstream_with(ForwardOptions::default(), script).await
+    upstream_with(patient(), script).await
 }
 
 async fn upstream_with(
@@ -56,7 +56,7 @@ fn answer(request: &ReceivedRequest) -> HttpsReaction {
 }
 
 fn once() -> ForwardOptions {
-    ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() }
+    ForwardOptions { max_connect_attempts: 1, ..patient() }
 }
 
 /// Nothing is asked again only because this machine is slow.
@@ -191,7 +191,8 @@ async fn an_upstream_that_goes_away_answers_what_it_has_and_the_rest_is_asked_on
     all_are_answered(&running, &requests(1)).await;
     all_are_answered(&running, &requests(20)).await;
     let connections: Vec<usize> = upstream.requests().iter().map(|seen| seen.query.connection).collect();
-    assert_eq!((connections[0], &connections[1..]), (0, &[1; 20][..]), "the query that was answered is asked once");
+    assert_eq!(connections.iter().filter(|connection| **connection == 0).count(), 1, "it takes no more");
+    assert_eq!(connections.len(), 21, "each is asked once");
 }
 
 #[tokio::test]
@@ -353,8 +354,7 @@ async fn an_upstream_that_sends_frames_without_end_is_left_and_others_have_their
         let authority = Authority::new("authority");
         let flooding = FloodingUpstream::start(server(&authority).tls, flood);
         let good = HttpsUpstream::start(server(&authority), answer).await;
-        let options = ForwardOptions { max_connect_attempts: 1, ..patient() };
-        let alone = over_https(&[flooding.address], NAME, authority.client(), options);
+        let alone = over_https(&[flooding.address], NAME, authority.client(), once());
         let turns = Arc::new(AtomicUsize::new(0));
         let counted = turns.clone();
         let other = tokio::spawn(async move {
