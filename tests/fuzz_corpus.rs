@@ -16,6 +16,8 @@ mod http_requests;
 mod netlink;
 #[path = "../fuzz/bodies/node_text.rs"]
 mod node_text;
+#[path = "../fuzz/bodies/nowhere.rs"]
+mod nowhere;
 #[path = "../fuzz/bodies/packets.rs"]
 mod packets;
 #[path = "../fuzz/bodies/regular_expression.rs"]

@@ -275,6 +275,38 @@ fn a_corefile_that_comes_out_bad_is_refused_and_stands_beside_the_good_one() {
 }
 
 #[test]
+fn a_corefile_that_is_refused_for_want_of_a_file_is_judged_again_once_that_comes_or_on_sigusr1() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text(""));
+    let server = stage.start();
+    // What is wanted stands where nothing else is watched.
+    let wanted = scratch();
+    let import = wanted.path().join("part");
+    let authority = wanted.path().join("ca.crt");
+    let changed = format!(
+        "{}acme.local:{} {{\n    bind 127.0.0.1\n    import {}\n}}\n\
+         tls.example:{} {{\n    bind 127.0.0.1\n    forward . tls://127.0.0.1 {{\n        tls {}\n    }}\n}}\n",
+        stage.template_text(""),
+        stage.dns,
+        import.display(),
+        stage.dns,
+        authority.display()
+    );
+    stage.set_template(&changed);
+    stage.wait_errors(1.0, &server);
+    server.signal(libc::SIGUSR1);
+    stage.wait_errors(2.0, &server);
+    write(wanted.path(), "part", &format!("forward . 127.0.0.1:{}\n", stage.second.port));
+    stage.wait_errors(3.0, &server);
+    server.wait_output("ca.crt cannot be read", PATIENCE);
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.1"), "what served before serves on");
+    let certified = rcgen::generate_simple_self_signed(["dns.example".to_owned()]).expect("a certificate is made");
+    write(wanted.path(), "ca.crt", &certified.cert.pem());
+    stage.wait_who("192.0.2.2", &server);
+    assert_eq!(stage.errors("configmap"), Some(3.0));
+}
+
+#[test]
 fn upstream_nameservers_of_the_configmap_are_asked_over_udp() {
     let mut stage = Stage::new();
     let template = format!(

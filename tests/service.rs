@@ -533,6 +533,47 @@ fn a_bad_corefile_is_refused_and_the_old_one_serves_on() {
 }
 
 #[test]
+fn a_corefile_that_is_refused_for_want_of_a_file_is_served_as_soon_as_that_comes() {
+    let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
+    let ports = Ports::new();
+    let mut map = ConfigMap::new(&ports.corefile(first.port, "reload 1h"));
+    let server = serve(&map.corefile(), ports.dns);
+    let wanted = scratch();
+    let corefile = |more: &str| {
+        format!(
+            "{}wanted.example:{} {{\n bind 127.0.0.1\n {more}\n}}\n",
+            ports.corefile(second.port, "reload 1h"),
+            ports.dns
+        )
+    };
+    let certified = rcgen::generate_simple_self_signed(["dns.example".to_owned()]).expect("a certificate is made");
+    let cases = [
+        ("part", "whoami\n".to_owned(), format!("import {}", wanted.path().join("part").display())),
+        (
+            "ca.crt",
+            certified.cert.pem(),
+            format!("forward . tls://127.0.0.1 {{\n  tls {}\n }}", wanted.path().join("ca.crt").display()),
+        ),
+        (
+            "upstreams",
+            "nameserver 127.0.0.1\n".to_owned(),
+            format!("forward . {}", wanted.path().join("upstreams").display()),
+        ),
+    ];
+    for (count, (name, text, more)) in (1..).zip(cases) {
+        map.replace(&corefile(&more));
+        let failures = || metric(ports.metrics, "coredns_reload_failed_total").unwrap_or_default();
+        let refused = wait_until(RELOAD_PATIENCE, || failures() >= f64::from(count));
+        assert!(refused && ports.who().as_deref() == Some("192.0.2.1"), "{name}:\n{}", server.tail(20));
+        write(wanted.path(), name, &text);
+        ports.wait_who("192.0.2.2", &server);
+        map.replace(&ports.corefile(first.port, "reload 1h"));
+        ports.wait_who("192.0.2.1", &server);
+        assert_eq!(failures(), f64::from(count), "{name}");
+    }
+}
+
+#[test]
 fn an_emptied_corefile_is_refused_and_the_old_one_serves_on() {
     let upstream = upstream_saying("192.0.2.1");
     let ports = Ports::new();

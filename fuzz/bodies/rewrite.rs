@@ -1,38 +1,16 @@
 //! Rules of `rewrite`, and a message: rules are refused or work, and what an answer becomes is whole, within its limit
 //! and the same on both paths.
 
-use nodelocaldns::chain::{BatchClock, Interfaces, Loaders, Peer, ProcessContext, Received, Transport};
-use nodelocaldns::corefile::{Loader, parse};
+use crate::nowhere::Nowhere;
+use nodelocaldns::chain::{BatchClock, Loaders, Peer, ProcessContext, Received, Transport};
+use nodelocaldns::corefile::parse;
 use nodelocaldns::message::{Edit, LowerName, Name, Query, Rcode, RecordType, Reply, Response, TtlRule, edit_reply};
 use nodelocaldns::plan::{Dispatch, PacketCache, configure};
 use std::future::Future;
-use std::io;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Instant;
-
-/// No files, no environment, no interfaces.
-struct Nowhere;
-
-impl Loader for Nowhere {
-    fn read(&self, _: &Path) -> io::Result<String> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-    fn glob(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(Vec::new())
-    }
-    fn environment(&self, _: &str) -> Option<String> {
-        None
-    }
-}
-
-impl Interfaces for Nowhere {
-    fn addresses(&self, _: &str) -> Option<Vec<IpAddr>> {
-        None
-    }
-}
 
 /// The octets up to the first zero are rules, those up to the next a name that is asked for, and the rest is an
 /// upstream's answer.

@@ -1,15 +1,14 @@
 //! What a client sends within TLS, after decryption, and then no more. The first octet says what is spoken, the second
 //! how it is cut up.
 
-use nodelocaldns::chain::{Interfaces, Loaders, ProcessContext};
-use nodelocaldns::corefile::{Loader, parse};
+use crate::nowhere::Nowhere;
+use nodelocaldns::chain::{Loaders, ProcessContext};
+use nodelocaldns::corefile::parse;
 use nodelocaldns::message::framing::{self, Frame};
 use nodelocaldns::message::{Query, Response};
 use nodelocaldns::plan::{Plan, configure};
 use nodelocaldns::server::{SessionProtocol, serve_decrypted};
-use std::io;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
@@ -32,35 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const GREETING: usize = 4096;
 const ANSWER_PART: usize = 64;
 
-/// A machine without files.
-struct Nothing;
-
-impl Loader for Nothing {
-    fn read(&self, _: &Path) -> io::Result<String> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-    fn glob(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(Vec::new())
-    }
-    fn environment(&self, _: &str) -> Option<String> {
-        None
-    }
-}
-
-impl Interfaces for Nothing {
-    fn addresses(&self, _: &str) -> Option<Vec<IpAddr>> {
-        None
-    }
-    fn index(&self, _: &str) -> Option<u32> {
-        None
-    }
-}
-
 fn plan() -> &'static Plan {
     static PLAN: OnceLock<Plan> = OnceLock::new();
     PLAN.get_or_init(|| {
-        let (corefile, _) = parse(Path::new("Corefile"), COREFILE, &Nothing);
-        let (config, _) = configure(&corefile, 53, Loaders { files: &Nothing, interfaces: &Nothing });
+        let (corefile, _) = parse(Path::new("Corefile"), COREFILE, &Nowhere);
+        let (config, _) = configure(&corefile, 53, Loaders { files: &Nowhere, interfaces: &Nowhere });
         config.build(&ProcessContext::new(1, 1 << 20)).expect("a plan")
     })
 }

@@ -1,5 +1,7 @@
 #![no_main]
 
+#[path = "../bodies/nowhere.rs"]
+mod nowhere;
 #[path = "../bodies/rewrite.rs"]
 mod rewrite;
 

@@ -7,7 +7,6 @@ use super::rendering::{RenderedStart, Rendering};
 use super::setup_errors::SetupErrors;
 use crate::cli::CorefileArgument;
 use crate::deadline;
-use crate::directives::reload::Fingerprint;
 use crate::kube_dns::WriteError;
 use crate::kube_dns::render::Rendered;
 use crate::kube_dns::watch::PlacedWatches;
@@ -88,18 +87,19 @@ impl CorefileOrigin {
             Self::Plain(CorefileArgument::File(path)) => path,
             Self::Rendering(mut rendering) => {
                 let RenderedStart { source, loaded, unwritten } = rendering.start(&errors)?;
-                let files = ConfigurationFiles { source, rendering: Some((*rendering, errors)), default_port, reader };
+                let rendering = Some((*rendering, errors));
+                let files = ConfigurationFiles { source, rendering, default_port, reader, seen: None };
                 return Ok(InitialConfiguration { files, loaded, unwritten });
             }
         };
-        let record = reader.corefile()?;
-        let source = match record.is_fixed {
-            true => CorefileSource::Text { text: CorefileSource::File(path.clone()).text(&record)?, path },
+        let files::Recorded { snapshot, digest } = reader.corefile()?;
+        let source = match snapshot.is_fixed {
+            true => CorefileSource::Text { text: CorefileSource::File(path.clone()).text(&snapshot)?, path },
             false => CorefileSource::File(path),
         };
-        let loaded = source.load(default_port, &record)?;
+        let loaded = source.load(default_port, &snapshot)?;
         Ok(InitialConfiguration {
-            files: ConfigurationFiles { source, rendering: None, default_port, reader },
+            files: ConfigurationFiles { source, rendering: None, default_port, reader, seen: Some(digest) },
             loaded,
             unwritten: None,
         })
@@ -115,44 +115,72 @@ pub(super) struct ConfigurationFiles {
     pub default_port: u16,
     /// Who reads and writes it.
     pub reader: Arc<files::FileClient>,
+    /// Of the Corefile as it stands, and of what it names, when it was last read; `None` if it is refused.
+    pub seen: Option<files::SnapshotDigest>,
+}
+
+/// Which files to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Those of a Corefile that is rendered.
+    Rendered,
+    /// The Corefile as it stands too.
+    All,
+    /// All, whether anything has changed or not.
+    Always,
 }
 
 /// What a look at them has found.
 pub(super) struct CheckedFiles {
     /// Another Corefile than before, if one is rendered.
     pub rendered: Option<(Rendered, Result<LoadedCorefile, LoadError>)>,
-    /// The Corefile as it stands, if it was read and is not the known one.
+    /// The Corefile as it stands, if it was read and anything of it has changed.
     pub read: Option<Result<LoadedCorefile, LoadError>>,
 }
 
 impl ConfigurationFiles {
-    /// Renders the Corefile anew. If it is as before, or refused, and `reads`, reads what stands there, unless that has
-    /// the fingerprint `known`: to check it takes as long as all its hosts files.
+    /// Renders the Corefile anew. If it is as before, or refused, reads what stands there, as far as `look` says so. What
+    /// is as it was at the last look is neither passed on by the watchdog nor judged.
     ///
     /// # Errors
     /// They cannot be had from the watchdog.
-    pub(super) fn check(mut self, reads: bool, known: Option<Fingerprint>) -> io::Result<(Self, CheckedFiles)> {
+    pub(super) fn check(mut self, look: Look) -> io::Result<(Self, CheckedFiles)> {
+        let always = look == Look::Always;
         let mut rendered = None;
-        let mut record = None;
+        // What is rendered and not written yet names what the template does.
+        let mut from_memory = None;
         if let Some((rendering, errors)) = &mut self.rendering {
-            let of_template = self.reader.template()?;
-            rendered = rendering.refresh(&of_template, errors);
-            // What is rendered and not written yet names what the template does.
-            record = matches!(self.source, CorefileSource::Text { .. }).then_some(of_template);
+            let of_template = rendering.read(always)?;
+            rendered = of_template.as_ref().and_then(|snapshot| rendering.refresh(snapshot, errors, always));
+            from_memory = matches!(self.source, CorefileSource::Text { .. }).then_some(of_template);
         }
         let is_good = rendered.as_ref().is_some_and(|(_, outcome)| outcome.is_ok());
         // A refused template may name other certificates than the text that is served from memory, of which nothing
         // was read then.
-        let is_unknown = rendered.is_some() && record.is_some();
+        let is_unknown = rendered.is_some() && from_memory.is_some();
         let mut read = None;
-        if reads && !is_good && !is_unknown {
-            let record = record.map_or_else(|| self.reader.corefile(), Ok)?;
-            read = match known {
-                Some(known) => self.source.load_unless(known, self.default_port, &record),
-                None => Some(self.source.load(self.default_port, &record)),
+        if look != Look::Rendered && !is_good && !is_unknown {
+            let snapshot = match from_memory {
+                Some(of_template) => of_template,
+                None => self.read(always)?,
             };
+            read = snapshot.map(|snapshot| self.source.load(self.default_port, &snapshot));
+            // A refused one may lack a file of data.
+            if let Some(Err(_)) = read {
+                self.seen = None;
+            }
         }
         Ok((self, CheckedFiles { rendered, read }))
+    }
+
+    /// The Corefile as it stands, and what it names, if anything of that has changed since it was last read, it is
+    /// refused, or `always`.
+    fn read(&mut self, always: bool) -> io::Result<Option<files::HostSnapshot>> {
+        let recorded = self.reader.corefile_unless(self.seen.as_ref().filter(|_| !always))?;
+        Ok(recorded.map(|files::Recorded { snapshot, digest }| {
+            self.seen = Some(digest);
+            snapshot
+        }))
     }
 
     /// Writes what is rendered and served, and watches what is to be looked at in `inotify`. Of files that are read,

@@ -15,18 +15,11 @@ pub(super) struct PartRecorder<'a> {
     machine: &'a dyn ConfigurationSource,
     /// `None` of a file that could not be read.
     parts: RefCell<BTreeMap<PathBuf, Option<String>>>,
-    reads_data: bool,
 }
 
 impl<'a> PartRecorder<'a> {
     pub(super) fn new(machine: &'a dyn ConfigurationSource) -> Self {
-        Self { machine, parts: RefCell::default(), reads_data: true }
-    }
-
-    /// One on which no file of data is there, for who asks only what the parts are: to make tables of hosts files takes
-    /// longer than all else.
-    pub(super) fn without_data(machine: &'a dyn ConfigurationSource) -> Self {
-        Self { reads_data: false, ..Self::new(machine) }
+        Self { machine, parts: RefCell::default() }
     }
 
     /// What was read, by path.
@@ -46,10 +39,7 @@ impl Loader for PartRecorder<'_> {
         outcome
     }
     fn data(&self, path: &Path) -> io::Result<DataFile> {
-        match self.reads_data {
-            true => self.machine.data(path),
-            false => Err(io::ErrorKind::NotFound.into()),
-        }
+        self.machine.data(path)
     }
     fn socket(&self, path: &Path) {
         self.machine.socket(path);

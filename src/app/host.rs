@@ -1,7 +1,7 @@
 //! The machine as a configuration is read from it: files, the environment and network interfaces.
 
 use crate::chain::Interfaces;
-use crate::corefile::{self, DataFile, Loader, SystemLoader};
+use crate::corefile::{self, DataFile, FileStamp, Loader, SystemLoader};
 use crate::directives::bind::SystemInterfaces;
 use std::io;
 use std::net::IpAddr;
@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 pub trait ConfigurationSource: Loader + Interfaces {
     /// The text of a file, whatever it holds; what is not UTF-8 is replaced.
     fn text(&self, path: &Path) -> io::Result<String>;
+    /// The stamp of a file of data, without a look at what it holds where that can be.
+    fn stamp(&self, path: &Path) -> io::Result<FileStamp> {
+        self.data(path).map(|file| file.stamp)
+    }
 }
 
 /// This machine, as this process sees it.
@@ -46,5 +50,8 @@ impl Interfaces for ThisHost {
 impl ConfigurationSource for ThisHost {
     fn text(&self, path: &Path) -> io::Result<String> {
         Ok(String::from_utf8_lossy(&corefile::read_file(path)?).into_owned())
+    }
+    fn stamp(&self, path: &Path) -> io::Result<FileStamp> {
+        corefile::data_file_stamp(path)
     }
 }

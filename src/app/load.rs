@@ -49,13 +49,11 @@ pub(super) struct Strictness {
     pub is_portable: bool,
 }
 
-/// A good configuration, what it was read from, and warnings.
+/// A good configuration, of which texts, and warnings.
 pub(super) struct LoadedCorefile {
     pub config: PlanConfig,
     /// Of the Corefile, every file it imports, and its certificates.
     pub fingerprint: Fingerprint,
-    /// Files that it imports, and those of its certificates.
-    pub parts: Vec<PathBuf>,
     /// Rendered; empty if there are none.
     pub warnings: String,
     /// What is right and yet to be known, in one line.
@@ -109,22 +107,6 @@ impl CorefileSource {
         self.load_as(default_port, machine, Strictness::default())
     }
 
-    /// [`CorefileSource::load`], unless it with all that it imports and all its parts is what has this fingerprint.
-    pub(super) fn load_unless(
-        &self,
-        known: Fingerprint,
-        default_port: u16,
-        machine: &dyn ConfigurationSource,
-    ) -> Option<Result<LoadedCorefile, LoadError>> {
-        let is_known = self.text(machine).is_ok_and(|text| {
-            let (corefile, _) = corefile::parse(self.path(), &text, machine);
-            let recorder = PartRecorder::without_data(machine);
-            configure(&corefile, default_port, Loaders { files: &recorder, interfaces: &recorder });
-            Fingerprint::of(&corefile.sources, &recorder.finish()) == known
-        });
-        (!is_known).then(|| self.load(default_port, machine))
-    }
-
     /// [`CorefileSource::load`], more or less strictly.
     pub(super) fn load_as(
         &self,
@@ -139,10 +121,8 @@ impl CorefileSource {
         match how.refuses(&diagnostics) {
             true => Err(LoadError::Refused { diagnostics: rendered, fingerprint }),
             false => {
-                let imports = corefile.sources.files.into_iter().skip(1).map(|(path, _)| path);
-                let parts = imports.chain(parts.into_iter().map(|part| part.path)).collect();
                 let notice = open_to_all(&config.on_all_addresses());
-                Ok(LoadedCorefile { config, fingerprint, parts, warnings: rendered, notice })
+                Ok(LoadedCorefile { config, fingerprint, warnings: rendered, notice })
             }
         }
     }
@@ -205,52 +185,39 @@ pub(super) fn open_to_all(ports: &[u16]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::host::ThisHost;
-    use super::{CorefileSource, LoadError, LoadedCorefile, Strictness};
+    use super::{CorefileSource, Fingerprint, LoadError, LoadedCorefile, Strictness};
 
     fn load(text: &str) -> Result<LoadedCorefile, LoadError> {
         CorefileSource::Text { path: "/etc/coredns/Corefile".into(), text: text.to_owned() }.load(53, &ThisHost)
     }
 
-    #[test]
-    fn a_corefile_that_is_the_known_one_with_all_that_it_imports_is_not_checked_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("Corefile"), ".:53 {\n import more\n}\n").unwrap();
-        std::fs::write(at("more"), "whoami\n").unwrap();
-        let source = CorefileSource::file(&at("Corefile")).unwrap();
-        let known = source.load(53, &ThisHost).unwrap_or_else(|error| panic!("{error}")).fingerprint;
-        assert!(source.load_unless(known, 53, &ThisHost).is_none());
-        std::fs::write(at("more"), "whoam\n").unwrap();
-        let Some(Err(LoadError::Refused { fingerprint, .. })) = source.load_unless(known, 53, &ThisHost) else {
-            panic!("the changed one is not refused")
-        };
-        assert!(source.load_unless(fingerprint, 53, &ThisHost).is_none(), "what was refused is known too");
-        std::fs::remove_file(at("Corefile")).unwrap();
-        assert!(matches!(source.load_unless(known, 53, &ThisHost), Some(Err(LoadError::Read { .. }))));
+    /// Of what was read, good or bad.
+    fn fingerprint(outcome: Result<LoadedCorefile, LoadError>) -> Fingerprint {
+        match outcome {
+            Ok(LoadedCorefile { fingerprint, .. }) | Err(LoadError::Refused { fingerprint, .. }) => fingerprint,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     #[test]
-    fn a_corefile_whose_certificate_is_another_one_is_checked_again() {
+    fn imports_and_certificates_make_another_corefile_and_files_of_data_do_not() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let paths = [at("hosts"), at("ca.pem")];
-        let [hosts, authorities] = paths.each_ref().map(|path| path.display());
-        let text = format!(".:53 {{\n hosts {hosts}\n forward . tls://192.0.2.1 {{\n  tls {authorities}\n }}\n}}\n");
-        std::fs::write(&paths[0], "192.0.2.7 host.example\n").unwrap();
-        std::fs::write(at("Corefile"), text).unwrap();
-        let source = CorefileSource::file(&at("Corefile")).unwrap();
-        let load = |known| source.load_unless(known, 53, &ThisHost);
-        let fingerprint = |outcome| match outcome {
-            Ok(LoadedCorefile { fingerprint, .. }) | Err(LoadError::Refused { fingerprint, .. }) => fingerprint,
-            Err(error) => panic!("{error}"),
-        };
-        let known = fingerprint(source.load(53, &ThisHost));
-        assert!(load(known).is_none());
-        std::fs::write(&paths[0], "192.0.2.8 host.example\n").unwrap();
-        assert!(load(known).is_none(), "files of data are read again by who has them");
-        std::fs::write(&paths[1], "not a certificate").unwrap();
-        let changed = fingerprint(load(known).expect("it is read again"));
-        assert!(load(changed).is_none());
+        let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let tls = format!("forward . tls://192.0.2.1 {{\n  tls {}\n }}", at("ca.pem"));
+        let text = format!(".:53 {{\n import {}\n hosts {}\n {tls}\n}}\n", at("more"), at("hosts"));
+        let now = || fingerprint(load(&text));
+        let mut before = now();
+        for (name, text, is_another) in [
+            ("more", "errors\n", true),
+            ("more", "erors\n", true),
+            ("hosts", "192.0.2.7 host.example\n", false),
+            ("ca.pem", "not a certificate", true),
+        ] {
+            put(name, text);
+            assert_eq!(now() != before, is_another, "{name}: {text}");
+            before = now();
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! before serves on.
 
 use super::corefile_template::{target, template};
-use super::files::{FileClient, HostSnapshot};
+use super::files::{FileClient, HostSnapshot, Recorded, SnapshotDigest};
 use super::host::ConfigurationSource;
 use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::setup_errors::SetupErrors;
@@ -28,6 +28,10 @@ pub(super) struct Rendering {
     target: CorefileOutput,
     default_port: u16,
     files: Arc<FileClient>,
+    /// Of the template's files, and of those that what is rendered names, at the last look; `None` while that is refused.
+    seen: Option<SnapshotDigest>,
+    /// Why what was rendered then is refused, if it is.
+    refusal: Option<String>,
 }
 
 /// A rendered Corefile, and what it is good for.
@@ -36,7 +40,8 @@ type Judged = (Rendered, Result<LoadedCorefile, LoadError>);
 impl Rendering {
     /// As the agent is told. `files` reads and writes them.
     pub(super) fn new(agent: &Agent, default_port: u16, files: Arc<FileClient>) -> Self {
-        Self { template: template(agent, default_port), target: target(agent), default_port, files }
+        let (template, target) = (template(agent, default_port), target(agent));
+        Self { template, target, default_port, files, seen: None, refusal: None }
     }
     /// The template.
     pub(super) fn template(&self) -> &CorefileTemplate {
@@ -49,7 +54,7 @@ impl Rendering {
     pub(super) fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<RenderedStart> {
         let Some((refresh, snapshot)) = self.first_refresh(errors)? else {
             let source = CorefileSource::File(self.target.path().to_owned());
-            let loaded = source.load(self.default_port, &self.files.corefile()?)?;
+            let loaded = source.load(self.default_port, &self.files.corefile()?.snapshot)?;
             return Ok(RenderedStart { source, loaded, unwritten: None });
         };
         let mut refusals = Vec::new();
@@ -63,8 +68,7 @@ impl Rendering {
         // Served when there is nothing better.
         let mut nothing = None;
         if let Some(rendered) = refresh.rendered.filter(|_| is_config_good) {
-            let (rendered, outcome) = self.judge(rendered, &snapshot);
-            match outcome {
+            match self.load(&rendered, &snapshot) {
                 Ok(loaded) if loaded.config.serves_nothing() => {
                     refusals.push(loaded.warnings.clone());
                     refused_text = Some(rendered.text.clone());
@@ -73,14 +77,15 @@ impl Rendering {
                 Ok(loaded) => return Ok(self.accept_first(rendered, loaded, errors)),
                 Err(error) => {
                     errors.count_configmap();
-                    refusals.push(error.to_string());
+                    (self.refusal, self.seen) = (Some(error.to_string()), None);
+                    refusals.push(self.explain(&rendered, error, &snapshot).to_string());
                     refused_text = Some(rendered.text);
                 }
             }
         }
         let written = CorefileSource::File(self.target.path().to_owned());
         // The text that was refused a moment ago, or no text after a refusal, is not worth being told of.
-        let standing = self.files.corefile()?;
+        let standing = self.files.corefile()?.snapshot;
         let is_worthwhile = match (written.text(&standing), &refused_text) {
             (Ok(text), Some(refused)) => text != *refused,
             (Err(_), Some(_)) => false,
@@ -101,53 +106,83 @@ impl Rendering {
             return Ok(self.accept_first(rendered, loaded, errors));
         }
         // Read once more: a file system that hung may have failed what was asked of it meanwhile.
-        let snapshot = self.files.template()?;
+        let snapshot = self.files.template()?.snapshot;
         if let Ok(rendered) = self.template.render_without_config(&snapshot)
             && refused_text.as_ref() != Some(&rendered.text)
         {
-            let (rendered, outcome) = self.judge(rendered, &snapshot);
-            match outcome {
+            match self.load(&rendered, &snapshot) {
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("the template is served without the kube-dns ConfigMap");
                     return Ok(self.accept_first(rendered, loaded, errors));
                 }
-                Err(error) => refusals.push(error.to_string()),
+                Err(error) => refusals.push(self.explain(&rendered, error, &snapshot).to_string()),
             }
         }
         anyhow::bail!(refusals.join("\n"))
     }
 
-    /// A Corefile that is another one than before, judged, as `snapshot` has its files. Whatever keeps template and
-    /// ConfigMap from being used is told and counted.
-    pub(super) fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors) -> Option<Judged> {
-        let refresh = self.template.refresh(snapshot);
-        for problem in refresh.problems {
+    /// The files of the template and of what is rendered from it, if anything of them has changed since the last look,
+    /// what was rendered then is refused, or `always`.
+    ///
+    /// # Errors
+    /// The watchdog does not answer.
+    pub(super) fn read(&mut self, always: bool) -> io::Result<Option<HostSnapshot>> {
+        let recorded = self.files.template_unless(self.seen.as_ref().filter(|_| !always))?;
+        Ok(recorded.map(|Recorded { snapshot, digest }| {
+            self.seen = Some(digest);
+            snapshot
+        }))
+    }
+
+    /// A Corefile that is another one than before, judged, as `snapshot` has its files. One that was refused is judged
+    /// each time, since a file that it lacks may have come, and told if it is another reason or `always`. Whatever keeps
+    /// template and ConfigMap from being used is told and counted.
+    pub(super) fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors, always: bool) -> Option<Judged> {
+        let Refresh { rendered, is_new, problems } = self.template.refresh(snapshot);
+        for problem in problems {
             errors.count_configmap();
             tracing::error!("{problem}");
         }
-        refresh.rendered.map(|rendered| self.judge(rendered, snapshot))
+        let rendered = rendered.filter(|_| is_new || self.refusal.is_some())?;
+        let outcome = self.load(&rendered, snapshot);
+        let refusal = outcome.as_ref().err().map(ToString::to_string);
+        let is_told = is_new || always || refusal != self.refusal;
+        if refusal.is_some() {
+            self.seen = None;
+        }
+        self.refusal = refusal;
+        is_told.then(|| {
+            let outcome = outcome.map_err(|error| self.explain(&rendered, error, snapshot));
+            (rendered, outcome)
+        })
     }
 
-    /// Reads the text as if it stood where it is to be written. If it is refused it is written beside that, so that
+    /// Reads the text as if it stood where it is to be written.
+    fn load(&self, rendered: &Rendered, machine: &dyn ConfigurationSource) -> Result<LoadedCorefile, LoadError> {
+        self.load_at(self.target.path(), rendered, machine)
+    }
+    fn load_at(
+        &self,
+        path: &Path,
+        rendered: &Rendered,
+        machine: &dyn ConfigurationSource,
+    ) -> Result<LoadedCorefile, LoadError> {
+        CorefileSource::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port, machine)
+    }
+
+    /// Writes a text that is refused beside where it was to be written, and says why with places in that, so that
     /// whoever reads the diagnostics finds their lines.
-    fn judge(&self, rendered: Rendered, machine: &dyn ConfigurationSource) -> Judged {
-        let load = |path: &Path| {
-            CorefileSource::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port, machine)
+    fn explain(&self, rendered: &Rendered, error: LoadError, machine: &dyn ConfigurationSource) -> LoadError {
+        let LoadError::Refused { diagnostics, fingerprint } = error else { return error };
+        let again = self.files.write_refused(&rendered.text).ok();
+        let again = again.map(|()| self.load_at(&self.target.refused_path(), rendered, machine));
+        let diagnostics = match again {
+            Some(Err(LoadError::Refused { diagnostics, .. })) => diagnostics,
+            _ => diagnostics,
         };
-        let outcome = load(self.target.path()).map_err(|error| match error {
-            LoadError::Refused { diagnostics, fingerprint } => {
-                let again = self.files.write_refused(&rendered.text).ok().map(|()| load(&self.target.refused_path()));
-                let diagnostics = match again {
-                    Some(Err(LoadError::Refused { diagnostics, .. })) => diagnostics,
-                    _ => diagnostics,
-                };
-                let base = self.template.base().display();
-                LoadError::Refused { diagnostics: format!("rendered from {base}:\n{diagnostics}"), fingerprint }
-            }
-            unread @ LoadError::Read { .. } => unread,
-        });
-        (rendered, outcome)
+        let base = self.template.base().display();
+        LoadError::Refused { diagnostics: format!("rendered from {base}:\n{diagnostics}"), fingerprint }
     }
 
     /// The template as it is read first. None if its file system hangs and what a predecessor has written is good: that
@@ -156,11 +191,11 @@ impl Rendering {
         let (done, outcome) = sync_channel(1);
         let (mut template, files) = (self.template.clone(), self.files.clone());
         threads::spawn("template", None, move || {
-            let read = files.template().map(|snapshot| (template.refresh(&snapshot), template, snapshot));
+            let read = files.template().map(|recorded| (template.refresh(&recorded.snapshot), template, recorded));
             // Nobody waits any longer if something else is served.
             _ = done.send(read);
         })?;
-        let (refresh, template, snapshot) = match outcome.recv_timeout(START_PATIENCE) {
+        let (refresh, template, Recorded { snapshot, digest }) = match outcome.recv_timeout(START_PATIENCE) {
             Err(RecvTimeoutError::Timeout) => {
                 errors.count_configmap();
                 let base = self.template.base().display();
@@ -171,7 +206,7 @@ impl Rendering {
                 let (written, port, files) =
                     (CorefileSource::File(self.target.path().to_owned()), self.default_port, self.files.clone());
                 let is_good = move || {
-                    let loaded = written.load(port, &files.corefile()?);
+                    let loaded = written.load(port, &files.corefile()?.snapshot);
                     io::Result::Ok(loaded.is_ok_and(|loaded| !loaded.config.serves_nothing()))
                 };
                 if let Ok(Ok(true)) = deadline::within(START_PATIENCE, is_good) {
@@ -182,7 +217,7 @@ impl Rendering {
             }
             outcome => outcome??,
         };
-        self.template = template;
+        (self.template, self.seen) = (template, Some(digest));
         Ok(Some((refresh, snapshot)))
     }
 

@@ -108,6 +108,8 @@ pub struct Request<'a> {
     pub metadata: Option<&'a Arc<Metadata>>,
     pub received: Instant,
     pub purpose: Purpose,
+    /// A directive before makes another reply of this one on the fast path, and cuts that to what the client takes.
+    pub is_cut_later: bool,
 }
 
 impl Request<'_> {
@@ -137,8 +139,8 @@ impl Request<'_> {
     /// another's, which then gets what it never asked for.
     pub fn limit(&self) -> usize {
         match self.peer.transport {
-            Transport::Tcp => usize::from(u16::MAX),
-            Transport::Udp => self.udp_limit(),
+            Transport::Udp if !self.is_cut_later => self.udp_limit(),
+            Transport::Tcp | Transport::Udp => usize::from(u16::MAX),
         }
     }
     /// Octets that a reply to this query may have over UDP, however it came.
@@ -211,6 +213,7 @@ impl OwnedRequest {
             metadata: self.metadata.as_ref(),
             received: self.received,
             purpose: self.purpose,
+            is_cut_later: false,
         }
     }
 }

@@ -63,6 +63,14 @@ pub(crate) fn read_data_file(path: &Path, unless: Option<FileStamp>) -> io::Resu
     Ok(Some(DataFile { text, stamp }))
 }
 
+/// The stamp of a file of data, which is not read.
+///
+/// # Errors
+/// See [`read_file`].
+pub(crate) fn data_file_stamp(path: &Path) -> io::Result<FileStamp> {
+    open(path).map(|(_, metadata)| FileStamp::of(&metadata))
+}
+
 fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;

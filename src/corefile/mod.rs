@@ -25,7 +25,7 @@ pub(crate) use duration::GoDuration;
 pub use format::format;
 pub(crate) use listen_address::{ListenAddress, listen_address};
 pub(crate) use loader::{DataFile, FileStamp};
-pub(crate) use loader::{read_at_most, read_data_file, read_file};
+pub(crate) use loader::{data_file_stamp, read_at_most, read_data_file, read_file};
 pub(crate) use socket::{SocketRole, unix_socket};
 pub(crate) use tree::{BlockKey, Directive, FileId, ServerBlock, Sources};
 pub use tree::{Corefile, OptionLine, Span, Token};

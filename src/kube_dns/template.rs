@@ -22,8 +22,10 @@ pub(crate) enum CorefileTemplateError {
 /// What has come of a look at the files.
 #[derive(Debug, Default)]
 pub(crate) struct Refresh {
-    /// A Corefile that is another one than at the look before.
+    /// The Corefile.
     pub rendered: Option<Rendered>,
+    /// It is another one than at the look before.
+    pub is_new: bool,
     /// What was found wrong and was not at the look before.
     pub problems: Vec<CorefileTemplateError>,
 }
@@ -64,14 +66,14 @@ impl CorefileTemplate {
             None => {}
         }
         let rendered = self.render(&self.config, files).map_err(|error| problems.push(error)).ok();
-        let rendered = rendered.filter(|rendered| self.last_text.as_ref() != Some(&rendered.text));
-        if let Some(rendered) = &rendered {
+        let is_new = rendered.as_ref().is_some_and(|rendered| self.last_text.as_ref() != Some(&rendered.text));
+        if let Some(rendered) = rendered.as_ref().filter(|_| is_new) {
             self.last_text = Some(rendered.text.clone());
         }
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let before = std::mem::replace(&mut self.last_problems, told);
         problems.retain(|problem| !before.contains(&problem.to_string()));
-        Refresh { rendered, problems }
+        Refresh { rendered, is_new, problems }
     }
 
     /// What the template alone gives, as if the ConfigMap were empty.
@@ -121,7 +123,8 @@ mod tests {
             self.template.refresh(&SystemLoader)
         }
         fn text(&mut self) -> Option<String> {
-            self.refresh().rendered.map(|rendered| rendered.text)
+            let refresh = self.refresh();
+            refresh.rendered.filter(|_| refresh.is_new).map(|rendered| rendered.text)
         }
     }
 
@@ -145,7 +148,7 @@ mod tests {
         stage.text();
         stage.write("kube-dns/stubDomains", "{");
         let refresh = stage.refresh();
-        assert!(refresh.rendered.is_none());
+        assert!(!refresh.is_new);
         assert!(matches!(refresh.problems.as_slice(), [CorefileTemplateError::Config(_)]));
         stage.write("base", "second");
         let refresh = stage.refresh();

@@ -141,7 +141,7 @@ fn replace_question(plain: &Plain, question: &[u8], reply: &mut Vec<u8>, start: 
 #[cfg(test)]
 mod tests {
     use super::super::Section;
-    use super::super::fixtures::{TO_QUESTION, address, answer, listing, opt, query, record};
+    use super::super::fixtures::{Mapped, TO_QUESTION, address, answer, listing, opt, query, record};
     use super::super::header::{QR, RD};
     use super::*;
     use Section::{Additional, Answer, Authority};
@@ -161,27 +161,6 @@ mod tests {
         }
         fn rcode(&self, rcode: Rcode) -> Rcode {
             if rcode == Rcode::NXDOMAIN { Rcode::NOERROR } else { rcode }
-        }
-    }
-
-    /// Each A record becomes an AAAA record, valid for 9 seconds.
-    struct Mapped;
-
-    impl Edit for Mapped {
-        fn owner(&self, _name: &LowerName) -> Option<LowerName> {
-            None
-        }
-        fn value(&self, _name: &LowerName) -> Option<LowerName> {
-            None
-        }
-        fn ttl(&self, seconds: u32) -> u32 {
-            seconds
-        }
-        fn address(&self, _seconds: u32, [.., last]: [u8; 4]) -> Option<(u32, [u8; 16])> {
-            Some((9, [last; 16]))
-        }
-        fn rcode(&self, rcode: Rcode) -> Rcode {
-            rcode
         }
     }
 

@@ -1,6 +1,6 @@
 //! Messages for the tests of this module, put together octet by octet.
 
-use super::{Class, Name, Query, RecordType, Section};
+use super::{Class, Edit, LowerName, Name, Query, Rcode, RecordType, Section};
 
 /// The question `example. A IN`; its name stands at 12.
 pub(super) const QUESTION: &[u8] = b"\x07example\x00\x00\x01\x00\x01";
@@ -57,4 +57,32 @@ pub(super) fn listing(wire: &[u8]) -> Vec<String> {
         format!("{:?} {} {} {} {}", record.section, record.owner(), record.ttl, record.rtype, record.rdata().len())
     };
     response.records().map(line).collect()
+}
+
+/// Each A record becomes an AAAA record, valid for 9 seconds.
+pub(super) struct Mapped;
+
+impl Mapped {
+    /// What becomes of an address.
+    pub(super) fn address([.., last]: [u8; 4]) -> [u8; 16] {
+        [last; 16]
+    }
+}
+
+impl Edit for Mapped {
+    fn owner(&self, _name: &LowerName) -> Option<LowerName> {
+        None
+    }
+    fn value(&self, _name: &LowerName) -> Option<LowerName> {
+        None
+    }
+    fn ttl(&self, seconds: u32) -> u32 {
+        seconds
+    }
+    fn address(&self, _seconds: u32, address: [u8; 4]) -> Option<(u32, [u8; 16])> {
+        Some((9, Self::address(address)))
+    }
+    fn rcode(&self, rcode: Rcode) -> Rcode {
+        rcode
+    }
 }

@@ -92,37 +92,12 @@ pub(super) fn v6_record([ttl1, ttl2, ttl3, ttl4]: [u8; 4], address: [u8; 16]) ->
 #[cfg(test)]
 mod tests {
     use super::super::Section::{Additional, Answer, Authority};
-    use super::super::fixtures::{TO_QUESTION, address, answer, listing, query, record};
+    use super::super::edit_reply;
+    use super::super::fixtures::{Mapped, TO_QUESTION, address, answer, listing, query, record};
     use super::super::header::{AA, AD, QR, RA};
-    use super::super::{Edit, LowerName, edit_reply};
     use super::*;
 
     const CLEARED: u16 = AA | AD | RA;
-
-    /// What [`edit_reply`] is told for the same.
-    struct Mapped;
-
-    impl Edit for Mapped {
-        fn owner(&self, _name: &LowerName) -> Option<LowerName> {
-            None
-        }
-        fn value(&self, _name: &LowerName) -> Option<LowerName> {
-            None
-        }
-        fn ttl(&self, seconds: u32) -> u32 {
-            seconds
-        }
-        fn address(&self, seconds: u32, address: [u8; 4]) -> Option<(u32, [u8; 16])> {
-            Some((seconds, map(address)))
-        }
-        fn rcode(&self, rcode: Rcode) -> Rcode {
-            rcode
-        }
-    }
-
-    fn map([.., last]: [u8; 4]) -> [u8; 16] {
-        [last; 16]
-    }
 
     /// A client's question for AAAA records, and the one for A records in its place.
     fn questions(name: &str, opt: Option<bool>) -> [(Query, Vec<u8>); 2] {
@@ -136,7 +111,7 @@ mod tests {
     fn translated(response: &Response, client: &(Query, Vec<u8>), limit: usize) -> Option<Vec<u8>> {
         let shape = Reply { ttl: TtlRule::Set(9), limit, udp_size: 1232 };
         let mut out = b"before".to_vec();
-        let is_written = response.write_translated((&client.0, &client.1), shape, CLEARED, map, &mut out);
+        let is_written = response.write_translated((&client.0, &client.1), shape, CLEARED, Mapped::address, &mut out);
         assert_eq!(is_written, out.len() > 6);
         is_written.then(|| out.split_off(6))
     }

@@ -450,6 +450,7 @@ fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&ZoneBindi
         metadata: None,
         received: clock.received(),
         purpose: Purpose::Answer,
+        is_cut_later: false,
     }
 }
 

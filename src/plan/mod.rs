@@ -22,7 +22,7 @@ pub(crate) use packet_cache::PacketHit;
 pub(crate) use scheme::{ClientProtocol, Https, HttpsResponses};
 
 use crate::chain::{
-    AddressClasses, Arranger, Chain, Enabled, Endpoint, Observer, QueryFilter, ReloadConfig, Timeouts, Tracer,
+    AddressClasses, Arranger, Chain, Enabled, Endpoint, Handler, Observer, QueryFilter, ReloadConfig, Timeouts, Tracer,
 };
 use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
@@ -108,6 +108,23 @@ struct Block {
     tracer: Option<Arc<dyn Tracer>>,
     /// Which of its zones' queries the block takes; `None`: every one.
     filter: Option<Arc<dyn QueryFilter>>,
+}
+
+impl Block {
+    /// One that has handlers and nothing else.
+    fn of(handlers: Box<[Arc<dyn Handler>]>) -> Self {
+        Self {
+            chain: Arc::new(Chain { handlers }),
+            observers: Box::default(),
+            arranger: None,
+            udp_cap: None,
+            options: None,
+            depends_on_client: false,
+            has_metadata: false,
+            tracer: None,
+            filter: None,
+        }
+    }
 }
 
 /// What of clients' EDNS options a block heeds. Whoever sends one of them takes the slow path.

@@ -8,7 +8,7 @@
 //! logged.
 
 use super::Block;
-use crate::chain::{Answer, Chain, Failure, Handler, Next, Outcome, Request};
+use crate::chain::{Answer, Failure, Handler, Next, Outcome, Request};
 use crate::message::{Class, Query, Rcode, RecordType, Response, Section};
 use futures_util::future::BoxFuture;
 use hickory_proto::rr::rdata::TXT;
@@ -84,18 +84,7 @@ pub fn answer(query: &Query, wire: &[u8], generation: u64) -> Option<Response> {
 
 /// A block that answers probes alone.
 pub(super) fn block(generation: u64) -> Block {
-    let handlers: Box<[Arc<dyn Handler>]> = Box::new([Arc::new(ProbeHandler { generation })]);
-    Block {
-        chain: Arc::new(Chain { handlers }),
-        observers: Box::default(),
-        arranger: None,
-        udp_cap: None,
-        options: None,
-        depends_on_client: false,
-        has_metadata: false,
-        tracer: None,
-        filter: None,
-    }
+    Block::of(Box::new([Arc::new(ProbeHandler { generation })]))
 }
 
 struct ProbeHandler {

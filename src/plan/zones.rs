@@ -137,28 +137,13 @@ impl ZoneTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::Chain;
     use crate::plan::Block;
     use std::sync::Arc;
 
     fn table(zones: &[&str]) -> ZoneTable {
-        let chain = Arc::new(Chain { handlers: Box::new([]) });
         let mut table = ZoneTable::default();
         for (index, zone) in zones.iter().enumerate() {
-            let observers = Box::new([]);
-            let chain = chain.clone();
-            let block = Block {
-                chain,
-                observers,
-                arranger: None,
-                udp_cap: None,
-                options: None,
-                depends_on_client: false,
-                has_metadata: false,
-                tracer: None,
-                filter: None,
-            };
-            let block = Arc::new(block);
+            let block = Arc::new(Block::of(Box::default()));
             table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index });
         }
         table

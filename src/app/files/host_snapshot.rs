@@ -4,7 +4,10 @@ use super::{key, path};
 use crate::app::host::ConfigurationSource;
 use crate::chain::Interfaces;
 use crate::corefile::{DataFile, Loader, SystemLoader};
+use crate::kube_dns::watch::WatchedPaths;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha512};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -36,6 +39,10 @@ impl From<ReadFailure> for io::Error {
 
 type ReadResult<T> = Result<T, ReadFailure>;
 
+/// Configurations of two snapshots that have the same are the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDigest(String);
+
 /// Answers by question. Environment and program are the same in both processes, so the environment is asked where it is
 /// wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +64,37 @@ impl HostSnapshot {
     /// Notes a text that is in no file.
     pub fn set_text(&mut self, path: &Path, text: io::Result<String>) {
         self.texts.insert(key(path), text.map_err(ReadFailure::from));
+    }
+
+    /// The digest of all answers but those about files of data: who serves them reads them again.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn digest(&self) -> io::Result<SnapshotDigest> {
+        let Self { is_fixed, texts, files, data: _, sockets, folders, globs, addresses, indices } = self;
+        let mut hash = Sha512::new();
+        serde_json::to_writer(&mut hash, &(is_fixed, texts, files, sockets, folders, globs, addresses, indices))?;
+        Ok(SnapshotDigest(HEXLOWER.encode(&hash.finalize())))
+    }
+
+    /// Reads what the files of data hold of which the stamps alone are known.
+    pub fn read_data(&mut self, machine: &dyn ConfigurationSource) {
+        for (asked, outcome) in self.data.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {
+            *outcome = machine.data(&path(asked)).map_err(ReadFailure::from);
+        }
+    }
+
+    /// What another answer may come of: the files that were read or looked for, and the folders that were searched.
+    /// Files of data are read again by whoever has them.
+    pub(crate) fn watched_paths(&self) -> WatchedPaths {
+        let mut paths = WatchedPaths::default();
+        let texts = self.texts.keys().filter(|_| !self.is_fixed);
+        texts.chain(self.files.keys()).for_each(|asked| paths.add_file(&path(asked)));
+        let found = self.globs.values().flatten().flatten();
+        let folders = self.globs.keys().chain(found).map(|asked| path(asked));
+        folders.filter_map(|path| Some(path.parent()?.to_owned())).for_each(|folder| paths.add_folder(&folder));
+        self.folders.keys().for_each(|folder| paths.add_folder(&path(folder)));
+        paths
     }
 
     /// Whether every file, socket, folder and pattern that `other` was asked for is in this one, whatever came of it.
@@ -161,19 +199,15 @@ impl Loader for SnapshotRecorder<'_> {
         let read = || self.machine.read(path).map_err(ReadFailure::from);
         Ok(note(&self.snapshot, |snapshot| &mut snapshot.files, key(path), read)?)
     }
-    /// Without its text, which is for whoever gets the snapshot: to make a table of it here too would take as long once
-    /// more, and its memory.
+    /// Without its text, which whoever gets the snapshot needs, and only if it has changed
+    /// ([`HostSnapshot::read_data`]): to read it, and to make a table of it here too, takes its time and its memory.
     fn data(&self, path: &Path) -> io::Result<DataFile> {
         let asked = key(path);
         if !self.snapshot.borrow().data.contains_key(&asked) {
-            let file = self.machine.data(path).map_err(ReadFailure::from);
-            self.snapshot.borrow_mut().data.insert(asked.clone(), file);
+            let file = self.machine.stamp(path).map(|stamp| DataFile { text: String::new(), stamp });
+            self.snapshot.borrow_mut().data.insert(asked.clone(), file.map_err(ReadFailure::from));
         }
-        match self.snapshot.borrow().data.get(&asked) {
-            Some(Ok(file)) => Ok(DataFile { text: String::new(), stamp: file.stamp }),
-            Some(Err(failure)) => Err(failure.clone().into()),
-            None => Err(not_read()),
-        }
+        replay(&self.snapshot.borrow().data, path)
     }
     fn socket(&self, path: &Path) {
         self.snapshot.borrow_mut().sockets.insert(key(path));
@@ -222,7 +256,7 @@ mod tests {
     use super::{ConfigurationSource, HostSnapshot, SnapshotRecorder};
     use crate::app::host::ThisHost;
     use crate::chain::Interfaces;
-    use crate::corefile::Loader;
+    use crate::corefile::{DataFile, Loader};
     use std::fs;
     use std::path::Path;
 
@@ -254,7 +288,9 @@ mod tests {
         let recorder = SnapshotRecorder::new(&ThisHost, HostSnapshot::default());
         let said = answers(&ThisHost, folder.path());
         assert_eq!(answers(&recorder, folder.path()), said);
-        let octets = serde_json::to_vec(&recorder.finish()).unwrap();
+        let mut snapshot = recorder.finish();
+        snapshot.read_data(&ThisHost);
+        let octets = serde_json::to_vec(&snapshot).unwrap();
         let snapshot: HostSnapshot = serde_json::from_slice(&octets).unwrap();
         fs::remove_file(folder.path().join("text")).unwrap();
         assert_eq!(answers(&snapshot, folder.path()), said);
@@ -266,12 +302,11 @@ mod tests {
         let file = folder.path().join("hosts");
         fs::write(&file, b"192.0.2.1 a\xff\n").unwrap();
         let recorder = SnapshotRecorder::new(&ThisHost, HostSnapshot::default());
-        let stamp = recorder.data(&file).map(|data| (data.text, data.stamp)).unwrap();
-        fs::write(&file, "192.0.2.2 b\n").unwrap();
-        assert_eq!(recorder.data(&file).map(|data| (data.text, data.stamp)).unwrap(), stamp, "it is read once");
-        let given = recorder.finish().data(&file).unwrap();
-        assert_eq!((stamp.0, stamp.1), (String::new(), given.stamp));
-        assert_eq!(given.text, "192.0.2.1 a\u{fffd}\n");
+        let (text, stamp) = recorder.data(&file).map(|data| (data.text, data.stamp)).unwrap();
+        assert_eq!((text.as_str(), recorder.data(&file).unwrap().stamp), ("", stamp));
+        let mut given = recorder.finish();
+        given.read_data(&ThisHost);
+        assert_eq!(given.data(&file).unwrap(), DataFile { text: "192.0.2.1 a\u{fffd}\n".to_owned(), stamp });
     }
 
     #[test]

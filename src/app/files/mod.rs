@@ -12,7 +12,7 @@ mod file_server;
 mod host_snapshot;
 
 pub(crate) use file_server::FileServer;
-pub use host_snapshot::{HostSnapshot, SnapshotRecorder};
+pub use host_snapshot::{HostSnapshot, SnapshotDigest, SnapshotRecorder};
 
 use crate::app::host::ConfigurationSource;
 use crate::corefile::{DataFile, FileStamp, SocketRole, read_at_most};
@@ -36,10 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FileRequest {
-    /// Read the Corefile as it stands, and what it names.
-    Corefile,
-    /// Read the template and the kube-dns ConfigMap, and what the Corefile rendered from them names.
-    Template,
+    /// Read the Corefile as it stands, and what it names, unless all of that still has this digest.
+    Corefile { unless: Option<SnapshotDigest> },
+    /// Read the template and the kube-dns ConfigMap, and what the Corefile rendered from them names, unless all of that
+    /// still has this digest.
+    Template { unless: Option<SnapshotDigest> },
     /// Read what host names of upstreams are resolved with.
     Resolver,
     /// Read a file of data again that a good configuration has named (`hosts`), unless it still has this stamp.
@@ -58,7 +59,11 @@ pub enum FileRequest {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FileReply {
     /// The record is beside this.
-    Record,
+    Record {
+        digest: SnapshotDigest,
+    },
+    /// It still has the digest that was asked with.
+    Unchanged,
     /// The text is beside this if it has changed.
     Data {
         changed: Option<FileStamp>,
@@ -87,6 +92,12 @@ impl Message for FileReply {
     }
 }
 
+/// What the watchdog has read.
+pub struct Recorded {
+    pub snapshot: HostSnapshot,
+    pub digest: SnapshotDigest,
+}
+
 /// The server's end. Whatever it is asked may take as long as the file system takes.
 pub struct FileClient(Channel);
 
@@ -103,16 +114,32 @@ impl FileClient {
     ///
     /// # Errors
     /// As of each of these: the watchdog does not answer. What could not be read is in the record.
-    pub fn corefile(&self) -> io::Result<HostSnapshot> {
-        self.snapshot(&FileRequest::Corefile)
+    pub fn corefile(&self) -> io::Result<Recorded> {
+        self.record(&FileRequest::Corefile { unless: None })?.ok_or_else(another_build)
+    }
+
+    /// The same if anything of it has changed since it had the digest `seen`.
+    ///
+    /// # Errors
+    /// See [`FileClient::corefile`].
+    pub fn corefile_unless(&self, seen: Option<&SnapshotDigest>) -> io::Result<Option<Recorded>> {
+        self.record(&FileRequest::Corefile { unless: seen.cloned() })
     }
 
     /// The template and the ConfigMap, and what the Corefile rendered from them names.
     ///
     /// # Errors
     /// See [`FileClient::corefile`].
-    pub fn template(&self) -> io::Result<HostSnapshot> {
-        self.snapshot(&FileRequest::Template)
+    pub fn template(&self) -> io::Result<Recorded> {
+        self.record(&FileRequest::Template { unless: None })?.ok_or_else(another_build)
+    }
+
+    /// The same if anything of it has changed since it had the digest `seen`.
+    ///
+    /// # Errors
+    /// See [`FileClient::corefile`].
+    pub fn template_unless(&self, seen: Option<&SnapshotDigest>) -> io::Result<Option<Recorded>> {
+        self.record(&FileRequest::Template { unless: seen.cloned() })
     }
 
     /// /etc/resolv.conf or /etc/hosts as it stands now.
@@ -120,7 +147,7 @@ impl FileClient {
     /// # Errors
     /// See [`FileClient::corefile`]; that of the file.
     pub fn of_resolver(&self, path: &Path) -> io::Result<String> {
-        self.snapshot(&FileRequest::Resolver)?.text(path)
+        self.record(&FileRequest::Resolver)?.ok_or_else(another_build)?.snapshot.text(path)
     }
 
     /// What a file of data holds that the configuration has named, unless it still has this stamp.
@@ -175,14 +202,15 @@ impl FileClient {
         }
     }
 
-    fn snapshot(&self, ask: &FileRequest) -> io::Result<HostSnapshot> {
+    fn record(&self, ask: &FileRequest) -> io::Result<Option<Recorded>> {
         match self.ask(ask, None)? {
-            (FileReply::Record, Some(snapshot)) => {
+            (FileReply::Record { digest }, Some(snapshot)) => {
                 // Not `from_reader`, which takes each octet of a hosts file by itself.
                 let mut octets = Vec::new();
                 File::from(snapshot).read_to_end(&mut octets)?;
-                Ok(serde_json::from_slice(&octets)?)
+                Ok(Some(Recorded { snapshot: serde_json::from_slice(&octets)?, digest }))
             }
+            (FileReply::Unchanged, _) => Ok(None),
             (reply, _) => Err(unexpected(reply)),
         }
     }
@@ -216,8 +244,12 @@ impl FileClient {
 fn unexpected(reply: FileReply) -> io::Error {
     match reply {
         FileReply::Failed { error } => io::Error::other(error),
-        _ => io::Error::other("the watchdog answers something else; both processes must be of the same build"),
+        _ => another_build(),
     }
+}
+
+fn another_build() -> io::Error {
+    io::Error::other("the watchdog answers something else; both processes must be of the same build")
 }
 
 /// A file without a name, to be read from its beginning.

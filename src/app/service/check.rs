@@ -2,7 +2,7 @@
 //! hang, so each look and each writing runs beside the service.
 
 use super::{PendingCorefile, Service};
-use crate::app::configuration_files::{self, CheckedFiles, ConfigurationFiles, WrittenFiles};
+use crate::app::configuration_files::{self, CheckedFiles, ConfigurationFiles, Look, WrittenFiles};
 use crate::app::load::{CorefileSource, LoadError, LoadedCorefile};
 use crate::directives::cache;
 use crate::directives::reload::{self, Fingerprint};
@@ -31,9 +31,13 @@ impl Service {
             return;
         }
         self.is_check_requested = std::mem::take(&mut self.is_reload_requested);
-        let (files, reads) = (self.files.clone(), self.is_check_requested || self.plan.reload.is_some());
-        let known = (!self.is_check_requested).then(|| self.changes.seen());
-        if let Err(error) = self.checking.begin(move || files.check(reads, known)) {
+        let files = self.files.clone();
+        let look = match self.plan.reload {
+            _ if self.is_check_requested => Look::Always,
+            Some(_) => Look::All,
+            None => Look::Rendered,
+        };
+        if let Err(error) = self.checking.begin(move || files.check(look)) {
             self.on_unreadable(&error);
         }
     }
@@ -59,7 +63,7 @@ impl Service {
 
     /// Swaps in what has changed.
     pub(super) async fn on_files_checked(&mut self, files: ConfigurationFiles, found: CheckedFiles) {
-        self.files.rendering = files.rendering;
+        (self.files.rendering, self.files.seen) = (files.rendering, files.seen);
         let always = std::mem::take(&mut self.is_check_requested);
         if std::mem::take(&mut self.is_unreadable) {
             tracing::info!("plugin/reload: the configuration can be read again");
@@ -104,7 +108,7 @@ impl Service {
     /// Swaps the Corefile in as it stands if it has changed, or `always`.
     async fn on_read(&mut self, loaded: Result<LoadedCorefile, LoadError>, always: bool) {
         if let Some(fingerprint) = fingerprint(&loaded) {
-            if !self.changes.is_changed(fingerprint) && !always {
+            if !self.changes.is_changed(fingerprint, loaded.is_ok()) && !always {
                 return;
             }
             self.reloads.set_version(fingerprint);

@@ -57,7 +57,7 @@ impl Service {
                     self.files.source =
                         CorefileSource::Text { path: self.files.source.path().to_owned(), text: rendered.text.clone() };
                     self.unwritten = Some(rendered);
-                    self.changes.is_changed(loaded.fingerprint);
+                    self.changes.is_changed(loaded.fingerprint, true);
                 }
                 self.begin();
                 self.listen_http();

@@ -115,6 +115,7 @@ impl Sample {
             metadata: None,
             received: self.received,
             purpose: Purpose::Answer,
+            is_cut_later: false,
         };
         Exchange {
             request,

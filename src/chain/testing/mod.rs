@@ -132,6 +132,7 @@ impl Question {
             metadata: None,
             received: Instant::now(),
             purpose: Purpose::Answer,
+            is_cut_later: false,
         }
     }
     /// Asks a chain of this one handler, whose end answers REFUSED.

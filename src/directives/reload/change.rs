@@ -55,24 +55,25 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Tells each change once, also one that turns out to be bad: a file that was refused is not tried again until it is
-/// another one.
+/// Tells each change once, also one that turns out to be bad: a file that was refused is tried again once it is another
+/// one, or is good after all.
 pub(crate) struct ChangeDetector {
     seen: Fingerprint,
+    is_refused: bool,
 }
 
 impl ChangeDetector {
     /// Starts with what is served.
     pub(crate) fn new(served: Fingerprint) -> Self {
-        Self { seen: served }
+        Self { seen: served, is_refused: false }
     }
-    /// What was last shown.
-    pub(crate) fn seen(&self) -> Fingerprint {
-        self.seen
-    }
-    /// True if this differs from what was last shown.
-    pub(crate) fn is_changed(&mut self, now: Fingerprint) -> bool {
-        std::mem::replace(&mut self.seen, now) != now
+    /// True if this differs from what was last told, or that was bad and this is good: what it lacked has come.
+    pub(crate) fn is_changed(&mut self, now: Fingerprint, is_good: bool) -> bool {
+        let is_changed = self.seen != now || self.is_refused && is_good;
+        if is_changed {
+            (self.seen, self.is_refused) = (now, !is_good);
+        }
+        is_changed
     }
 }
 
@@ -136,9 +137,12 @@ mod tests {
     fn a_change_is_told_once_even_if_it_was_bad() {
         let (good, bad) = (of(&[("Corefile", "good")]), of(&[("Corefile", "bad")]));
         let mut detector = ChangeDetector::new(good);
-        assert!(!detector.is_changed(good));
-        assert!(detector.is_changed(bad));
-        assert!(!detector.is_changed(bad));
-        assert!(detector.is_changed(good));
+        assert!(!detector.is_changed(good, true));
+        assert!(!detector.is_changed(good, false), "it serves");
+        assert!(detector.is_changed(bad, false));
+        assert!(!detector.is_changed(bad, false));
+        assert!(detector.is_changed(bad, true), "what it lacked has come");
+        assert!(!detector.is_changed(bad, true));
+        assert!(detector.is_changed(good, true));
     }
 }

@@ -146,7 +146,9 @@ impl Handler for Rewrite {
         };
         let Some(wire) = change.write(request.wire, buffer) else { return (FastPath::Slow, 0) };
         let start = reply.len();
-        let (said, place) = rest.run(&Request { wire, query: change.query(), ..*request }, reply);
+        // Under its own name, which may be a shorter one, the client takes more records.
+        let is_cut_later = !change.leaves_records();
+        let (said, place) = rest.run(&Request { wire, query: change.query(), is_cut_later, ..*request }, reply);
         match said {
             FastPath::Answered(_) => {}
             FastPath::Silent | FastPath::SlowAndRefresh => return (said, place),

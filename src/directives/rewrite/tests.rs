@@ -36,6 +36,10 @@ impl Example {
             put(Section::Authority, &name, 60, RData::SOA(soa));
             return Response::from_records(query, request.wire, Rcode::NXDOMAIN, &records).ok();
         }
+        if query.name.to_string().starts_with("many.") {
+            (0..30).for_each(|last| put(Section::Answer, &name, 60, RData::A(A::new(192, 0, 2, last))));
+            return Response::from_records(query, request.wire, Rcode::NOERROR, &records).ok();
+        }
         match query.qtype {
             RecordType(15) => {
                 put(Section::Answer, &name, 60, RData::MX(MX::new(10, below("mail")?)));
@@ -120,18 +124,19 @@ impl Scene {
     }
 }
 
-/// Code, question and records.
+/// Code, question and records, and whether there were more.
 fn describe(reply: &[u8]) -> String {
     let message = Message::from_vec(reply).unwrap();
     let question = &message.queries[0];
     let records: Vec<String> = message.all_sections().map(|record| record.to_string()).collect();
     format!(
-        "{} {} {} {}: {}",
+        "{} {} {} {}: {}{}",
         message.metadata.response_code,
         question.name(),
         question.query_class(),
         question.query_type(),
-        records.join("; ")
+        records.join("; "),
+        if message.metadata.truncation { " TC" } else { "" }
     )
 }
 
@@ -163,6 +168,17 @@ fn ttl_and_code_of_the_answer_are_changed_on_both_paths() {
     // The code of an answer that nobody gave too.
     let failing = Scene::new("rewrite rcode regex . SERVFAIL NXDOMAIN");
     assert!(failing.ask("a.test.", RecordType::A).starts_with("Non-Existent Domain a.test. IN A:"));
+}
+
+#[test]
+fn an_answer_that_fits_under_the_clients_name_is_whole_on_both_paths_however_long_the_name_behind() {
+    let scene = Scene::new(&format!("rewrite name suffix .test .{}.example answer auto", "x".repeat(63)));
+    let said = scene.ask("many.test.", RecordType::A);
+    assert!(scene.is_fast("many.test."));
+    assert_eq!(said.matches("many.test. 60 IN A").count(), 30, "{said}");
+    // One octet more than the client takes.
+    let longer = scene.reply(&Question::new("many.xxxxx.test.", RecordType::A));
+    assert!(scene.is_fast("many.xxxxx.test.") && longer.len() <= 512 && longer[2] & 2 != 0, "{}", describe(&longer));
 }
 
 #[test]

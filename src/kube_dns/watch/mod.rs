@@ -98,6 +98,10 @@ impl WatchedPaths {
     pub(crate) fn add_folder(&mut self, path: &Path) {
         self.add(or_here(path), FolderInterest::Everything);
     }
+    /// All that another one has.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        other.0.iter().for_each(|(folder, interest)| self.add(folder, interest.clone()));
+    }
     fn add_name(&mut self, path: &Path) {
         if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
             self.add(or_here(folder), FolderInterest::Names(BTreeSet::from([name.to_owned()])));

@@ -33,18 +33,8 @@ fn where_an_answer_depends_on_the_client_no_packet_is_repeated_to_another() {
     let process = process();
     for depends_on_client in [true, false] {
         let handler = Arc::new(TellsClient { asked: AtomicU8::new(0), depends_on_client });
-        let chain = Arc::new(Chain { handlers: Box::new([handler.clone()]) });
-        let block = Arc::new(Block {
-            depends_on_client: chain.handlers.iter().any(|handler| handler.depends_on_client()),
-            tracer: None,
-            filter: None,
-            chain,
-            observers: Box::new([]),
-            arranger: None,
-            udp_cap: None,
-            options: None,
-            has_metadata: false,
-        });
+        let block = Block { depends_on_client: handler.depends_on_client(), ..Block::of(Box::new([handler.clone()])) };
+        let block = Arc::new(block);
         let mut zones = ZoneTable::default();
         zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
         let whole = listener(77, handler.clone(), Vec::new(), &process);
@@ -127,6 +117,7 @@ async fn a_rewritten_cname_target_is_asked_for_at_the_block_that_has_it() {
         metadata: None,
         received: Instant::now(),
         purpose: crate::chain::Purpose::Answer,
+        is_cut_later: false,
     };
     use crate::chain::Resolver;
     assert_eq!(plan.listeners[0].resolve(request).await.unwrap().from, "whoami");

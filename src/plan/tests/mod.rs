@@ -6,8 +6,8 @@ mod views;
 use super::{Dispatch, Listener, Plan, PlanConfig, configure};
 use crate::chain::testing::{Nowhere, process};
 use crate::chain::{
-    After, Answer, BatchClock, Chain, Exchange, Failure, FastPath, FastRest, Handler, HitCounter, Loaders, Next,
-    Observer, Outcome, PacketHits, Peer, ProcessContext, Purpose, Received, Request, Transport,
+    After, Answer, BatchClock, Exchange, Failure, FastPath, FastRest, Handler, HitCounter, Loaders, Next, Observer,
+    Outcome, PacketHits, Peer, ProcessContext, Purpose, Received, Request, Transport,
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType, Response};
@@ -63,18 +63,7 @@ fn listener_of(
     observers: Vec<Arc<dyn Observer>>,
     process: &ProcessContext,
 ) -> Arc<Listener> {
-    let chain = Arc::new(Chain { handlers });
-    let block = Arc::new(Block {
-        chain,
-        observers: observers.into(),
-        arranger: None,
-        udp_cap: None,
-        options: None,
-        has_metadata: false,
-        depends_on_client: false,
-        tracer: None,
-        filter: None,
-    });
+    let block = Arc::new(Block { observers: observers.into(), ..Block::of(handlers) });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
     Arc::new(Listener {

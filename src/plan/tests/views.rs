@@ -143,6 +143,7 @@ async fn whoever_is_asked_for_by_a_directive_is_chosen_by_the_clients_address() 
             options: None,
             received: Instant::now(),
             purpose: Purpose::Answer,
+            is_cut_later: false,
         };
         let resolver: &dyn crate::chain::Resolver = &*plan.listeners[0];
         let answer = resolver.resolve(request).await.unwrap();

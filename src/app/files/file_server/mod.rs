@@ -2,7 +2,7 @@
 //! thread of its own. Which files those are follows from the command line and from what they name, never from what the
 //! server says.
 
-use super::host_snapshot::{HostSnapshot, SnapshotRecorder};
+use super::host_snapshot::{HostSnapshot, SnapshotDigest, SnapshotRecorder};
 use super::{FileReply, FileRequest, file_of, path, text_of};
 use crate::app::corefile_template::{target, template};
 use crate::app::host::{ConfigurationSource, ThisHost};
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// Threads that may hang at the same time for one server. It has no more at work itself.
@@ -31,10 +31,6 @@ const MOST_NAMES: usize = 4096;
 /// What host names of upstreams are resolved with.
 const OF_RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// Of [`FileServer::parts`].
-const AS_IT_STANDS: usize = 0;
-const RENDERED: usize = 1;
-
 /// Knows where the configuration is.
 pub(crate) struct FileServer {
     mode: Mode,
@@ -42,8 +38,10 @@ pub(crate) struct FileServer {
     /// A Corefile that can be read but once: what standard input had, or a pipe.
     fixed: Mutex<Option<CorefileSource>>,
     rendering: OnceLock<(CorefileTemplate, CorefileOutput)>,
-    /// The files of the last good Corefile beside itself, as it stands and as it is rendered.
-    parts: Mutex<[Vec<PathBuf>; 2]>,
+    /// What was read or looked for at the last look, good or bad: for the Corefile as it stands, and for the one that
+    /// is rendered.
+    of_corefile: Mutex<WatchedPaths>,
+    of_template: Mutex<WatchedPaths>,
     /// The files of data that good configurations have named. A server may serve one that is not the last, so none is
     /// forgotten while there are few.
     data: Mutex<BTreeSet<String>>,
@@ -63,7 +61,8 @@ impl FileServer {
             default_port,
             fixed,
             rendering: OnceLock::new(),
-            parts: Mutex::default(),
+            of_corefile: Mutex::default(),
+            of_template: Mutex::default(),
             data: Mutex::default(),
             sockets: Mutex::default(),
             threads: Arc::default(),
@@ -127,9 +126,17 @@ impl FileServer {
     fn answer(&self, ask: &FileRequest, beside: Option<OwnedFd>, reply_to: &Channel) -> Result<(), ChannelError> {
         let nothing_beside = || io::Error::other("nothing is beside it");
         let reply = match ask {
-            FileRequest::Corefile => return send(&self.read_corefile(), reply_to),
-            FileRequest::Template => return send(&self.read_template(), reply_to),
-            FileRequest::Resolver => return send(&read_resolver(), reply_to),
+            FileRequest::Corefile { unless } => {
+                let snapshot = self.read_corefile();
+                *self.of_corefile.lock() = snapshot.watched_paths();
+                return send(snapshot, unless.as_ref(), reply_to);
+            }
+            FileRequest::Template { unless } => {
+                let snapshot = self.read_template();
+                *self.of_template.lock() = snapshot.watched_paths();
+                return send(snapshot, unless.as_ref(), reply_to);
+            }
+            FileRequest::Resolver => return send(read_resolver(), None, reply_to),
             FileRequest::Data { path, unless } => match self.read_data(path, *unless) {
                 Ok(Some((text, stamp))) => {
                     return reply_to.send(&FileReply::Data { changed: Some(stamp) }, &[text.as_fd()]);
@@ -196,7 +203,7 @@ impl FileServer {
             snapshot.set_text(path, Ok(text.clone()));
         }
         let recorder = SnapshotRecorder::new(&ThisHost, snapshot);
-        self.load(&source, &recorder, AS_IT_STANDS);
+        self.load(&source, &recorder);
         recorder.finish()
     }
 
@@ -209,16 +216,15 @@ impl FileServer {
             let without = template.render_without_config(&recorder).ok();
             for rendered in without.into_iter().chain(with) {
                 let source = CorefileSource::Text { path: target.path().to_owned(), text: rendered.text };
-                self.load(&source, &recorder, RENDERED);
+                self.load(&source, &recorder);
             }
         }
         recorder.finish()
     }
 
     /// Only for what it reads; the server judges.
-    fn load(&self, source: &CorefileSource, recorder: &SnapshotRecorder<'_>, which: usize) {
-        if let Ok(loaded) = source.load(self.default_port, recorder) {
-            self.parts.lock()[which] = loaded.parts;
+    fn load(&self, source: &CorefileSource, recorder: &SnapshotRecorder<'_>) {
+        if source.load(self.default_port, recorder).is_ok() {
             remember(&self.data, recorder.data_files());
             remember(&self.sockets, recorder.sockets());
         }
@@ -266,9 +272,10 @@ impl FileServer {
         (is_good || is_refused) && template.covers(&asked.finish())
     }
 
-    /// What is to be watched for a Corefile that `reads` its files again.
+    /// What is to be watched for a Corefile that `reads` its files again. All by name, since a folder may hold what
+    /// changes all the time; the swap of a mounted ConfigMap's or Secret's link is noticed with each name.
     fn subjects(&self, reads: bool) -> WatchedPaths {
-        let mut subjects = WatchedPaths::default();
+        let mut subjects = self.of_template.lock().clone();
         if let Some((template, _)) = self.rendering() {
             subjects.add_file(template.base());
             if let Some(folder) = template.kube_dns() {
@@ -279,9 +286,7 @@ impl FileServer {
             if let Ok(CorefileSource::File(path)) = self.source() {
                 subjects.add_file(&path);
             }
-            for folder in self.parts.lock().iter().flatten().filter_map(|path| path.parent()) {
-                subjects.add_folder(folder);
-            }
+            subjects.extend(&self.of_corefile.lock());
         }
         subjects
     }
@@ -308,9 +313,19 @@ fn read_resolver() -> HostSnapshot {
     recorder.finish()
 }
 
-fn send(snapshot: &HostSnapshot, reply_to: &Channel) -> Result<(), ChannelError> {
-    match file_of(|file| Ok(serde_json::to_writer(file, snapshot)?)) {
-        Ok(file) => reply_to.send(&FileReply::Record, &[file.as_fd()]),
+/// Passes a snapshot on, unless it has this digest: then no file of data is read, whatever its size.
+fn send(mut snapshot: HostSnapshot, unless: Option<&SnapshotDigest>, reply_to: &Channel) -> Result<(), ChannelError> {
+    let mut record = || {
+        let digest = snapshot.digest()?;
+        if unless == Some(&digest) {
+            return Ok(None);
+        }
+        snapshot.read_data(&ThisHost);
+        io::Result::Ok(Some((digest, file_of(|file| Ok(serde_json::to_writer(file, &snapshot)?))?)))
+    };
+    match record() {
+        Ok(Some((digest, file))) => reply_to.send(&FileReply::Record { digest }, &[file.as_fd()]),
+        Ok(None) => reply_to.send(&FileReply::Unchanged, &[]),
         Err(error) => reply_to.send(&FileReply::Failed { error: error.to_string() }, &[]),
     }
 }

@@ -4,6 +4,7 @@ use super::FileServer;
 use crate::app::files::{FileClient, FileReply, FileRequest};
 use crate::cli::{CorefileArgument, Invocation, Mode};
 use crate::corefile::SocketRole;
+use crate::kube_dns::watch::WatchedPaths;
 use crate::watchdog::channel::Channel;
 use std::ffi::OsString;
 use std::fs;
@@ -56,7 +57,7 @@ impl Scene {
     /// What the server renders.
     fn rendered(&self) -> String {
         let (template, _) = self.file_server.rendering().unwrap();
-        template.clone().refresh(&self.files.template().unwrap()).rendered.expect("it is good").text
+        template.clone().refresh(&self.files.template().unwrap().snapshot).rendered.expect("it is good").text
     }
 }
 
@@ -83,7 +84,7 @@ fn a_server_that_writes_a_corefile_with_an_import_is_refused_and_reads_nothing_b
             assert!(!stage.at("Corefile.refused").exists(), "{text}");
         }
     }
-    let snapshot = serde_json::to_string(&stage.files.corefile().unwrap()).unwrap();
+    let snapshot = serde_json::to_string(&stage.files.corefile().unwrap().snapshot).unwrap();
     assert!(!snapshot.contains(SECRET) && !snapshot.contains("secret"), "{snapshot}");
 }
 
@@ -135,6 +136,51 @@ fn of_files_of_data_those_alone_are_read_again_that_a_good_configuration_has_nam
     assert!(stage.files.data(&later, None).is_err());
     stage.put("later", "\n");
     assert!(stage.files.data(&later, None).unwrap().is_some());
+}
+
+#[test]
+fn what_has_not_changed_is_not_passed_on_and_what_is_lacking_is_a_change_once_it_comes() {
+    let stage = Scene::new("");
+    let more = stage.at("more").display().to_string();
+    stage.put("Corefile", &format!(".:53 {{\n import {more}\n hosts {}\n}}\n", stage.at("hosts").display()));
+    let mut seen = stage.files.corefile().unwrap().digest;
+    let mut is_passed = || {
+        let recorded = stage.files.corefile_unless(Some(&seen)).unwrap();
+        recorded.is_some_and(|recorded| std::mem::replace(&mut seen, recorded.digest) != seen)
+    };
+    assert!(!is_passed());
+    for (name, text, expected) in [
+        ("secret", "nobody names it", false),
+        ("more", "errors\n", true),
+        // Whoever serves it reads it again.
+        ("hosts", "192.0.2.1 a.test\n", false),
+        ("more", "erors\n", true),
+    ] {
+        stage.put(name, text);
+        assert_eq!((is_passed(), is_passed()), (expected, false), "{name}: {text}");
+    }
+}
+
+#[test]
+fn what_is_named_is_watched_by_its_name_also_of_a_refused_corefile() {
+    let stage = Scene::new(".:53 {\n whoami\n}\n");
+    let [certificates, parts] = ["certificates", "parts"].map(|name| stage.at(name));
+    [&certificates, &parts].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    let text = format!(
+        ".:53 {{\n import {}/*.conf\n forward . tls://192.0.2.1 {{\n  tls {}/ca.crt\n }}\n}}\n",
+        parts.display(),
+        certificates.display()
+    );
+    stage.put("Corefile", &text);
+    _ = stage.files.corefile().unwrap();
+    let mut expected = WatchedPaths::default();
+    expected.add_file(&stage.at("base"));
+    expected.add_folder(&stage.at("kube-dns"));
+    assert_eq!(stage.file_server.subjects(false), expected);
+    expected.add_file(&stage.at("Corefile"));
+    expected.add_folder(&parts);
+    expected.add_file(&certificates.join("ca.crt"));
+    assert_eq!(stage.file_server.subjects(true), expected);
 }
 
 #[test]

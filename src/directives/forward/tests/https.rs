@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::watch;
 use tokio_rustls::rustls::{HandshakeKind, ServerConfig};
 
 const NAME: &str = "dns.example";
@@ -37,7 +38,7 @@ fn over_https(upstreams: &[SocketAddr], name: &str, tls: ClientTls, options: For
 async fn upstream(
     script: impl Fn(&ReceivedRequest) -> HttpsReaction + Send + Sync + 'static,
 ) -> (HttpsUpstream, Running) {
-    upstream_with(ForwardOptions::default(), script).await
+    upstream_with(patient(), script).await
 }
 
 async fn upstream_with(
@@ -55,7 +56,12 @@ fn answer(request: &ReceivedRequest) -> HttpsReaction {
 }
 
 fn once() -> ForwardOptions {
-    ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() }
+    ForwardOptions { max_connect_attempts: 1, ..patient() }
+}
+
+/// Nothing is asked again only because this machine is slow.
+fn patient() -> ForwardOptions {
+    ForwardOptions { read_timeout: Duration::from_secs(60), ..ForwardOptions::default() }
 }
 
 async fn all_are_answered(running: &Running, requests: &[OwnedRequest]) {
@@ -66,19 +72,22 @@ async fn all_are_answered(running: &Running, requests: &[OwnedRequest]) {
 
 #[tokio::test]
 async fn fifty_misses_share_one_connection_and_none_waits_behind_another() {
-    let (upstream, running) = upstream(|seen| match seen.query.label().as_str() {
-        "n0" => HttpsReaction::Later(Duration::from_millis(300), seen.query.answer(1)),
+    let (release, held) = watch::channel(false);
+    let (upstream, running) = upstream_with(patient(), move |seen| match seen.query.label().as_str() {
+        "n0" => HttpsReaction::Held(held.clone(), seen.query.answer(1)),
         _ => answer(seen),
     })
     .await;
     let requests = requests(50);
-    let order = parking_lot::Mutex::new(Vec::new());
+    let answered = AtomicUsize::new(0);
     join_all(requests.iter().map(async |request| {
         running.answer(request).await;
-        order.lock().push(request.query.name.to_string());
+        // All but the first.
+        if answered.fetch_add(1, Ordering::Relaxed) + 1 == requests.len() - 1 {
+            release.send_replace(true);
+        }
     }))
     .await;
-    assert_eq!(order.lock().last().map(String::as_str), Some("n0.example."));
     running.answer(&request("tcp.example.", Transport::Tcp)).await;
     assert_eq!((upstream.requests().len(), upstream.sessions().len()), (51, 1));
     let series = |name| running.metric(&format!("coredns_proxy_conn_cache_{name}_total{{proto=\"https\""));
@@ -182,7 +191,8 @@ async fn an_upstream_that_goes_away_answers_what_it_has_and_the_rest_is_asked_on
     all_are_answered(&running, &requests(1)).await;
     all_are_answered(&running, &requests(20)).await;
     let connections: Vec<usize> = upstream.requests().iter().map(|seen| seen.query.connection).collect();
-    assert_eq!((connections[0], &connections[1..]), (0, &[1; 20][..]), "the query that was answered is asked once");
+    assert_eq!(connections.iter().filter(|connection| **connection == 0).count(), 1, "it takes no more");
+    assert_eq!(connections.len(), 21, "each is asked once");
 }
 
 #[tokio::test]
@@ -219,13 +229,25 @@ async fn a_stream_that_is_refused_is_asked_again() {
 async fn no_more_streams_are_opened_than_the_upstream_takes() {
     let authority = Authority::new("authority");
     let behaviour = HttpsBehaviour { max_streams: 2, ..server(&authority) };
-    let script = |seen: &ReceivedRequest| HttpsReaction::Later(Duration::from_millis(20), seen.query.answer(1));
+    let (release, held) = watch::channel(false);
+    let script = move |seen: &ReceivedRequest| match seen.query.index {
+        0 => answer(seen),
+        _ => HttpsReaction::Held(held.clone(), seen.query.answer(1)),
+    };
     let upstream = HttpsUpstream::start(behaviour, script).await;
-    let running = over_https(&[upstream.address], NAME, authority.client(), ForwardOptions::default());
+    let running = over_https(&[upstream.address], NAME, authority.client(), patient());
     // It is known how many after the first.
     all_are_answered(&running, &requests(1)).await;
-    all_are_answered(&running, &requests(60)).await;
-    assert_eq!(upstream.requests().len(), 61, "none was refused and asked again");
+    let requests = requests(60);
+    let released_when_full = async {
+        while upstream.requests().len() < 1 + 2 * 8 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        release.send_replace(true);
+    };
+    tokio::join!(all_are_answered(&running, &requests), released_when_full);
+    assert_eq!(upstream.requests().len(), 61, "none is asked twice");
+    assert_eq!(running.metric("nodelocaldns_forward_retries_total"), 0.0, "none is refused");
     assert_eq!(upstream.sessions().len(), 8, "as many connections as there may be");
 }
 
@@ -345,8 +367,7 @@ async fn an_upstream_that_sends_frames_without_end_is_left_and_others_have_their
         other.abort();
         assert!(said.contains(says), "{flood:?}: {said}");
         assert!(turns.load(Ordering::Relaxed) >= least, "{flood:?}: {turns:?}");
-        let options =
-            ForwardOptions { policy: super::super::policy::UpstreamPolicy::Sequential, ..ForwardOptions::default() };
+        let options = ForwardOptions { policy: super::super::policy::UpstreamPolicy::Sequential, ..patient() };
         let both = over_https(&[flooding.address, good.address], NAME, authority.client(), options);
         all_are_answered(&both, &requests(1)).await;
         let ended = loop {

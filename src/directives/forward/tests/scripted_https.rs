@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{HandshakeKind, ServerConfig};
 
@@ -30,7 +30,8 @@ pub(crate) struct ReceivedRequest {
 pub(crate) enum HttpsReaction {
     Silent,
     Answer(Vec<u8>),
-    Later(Duration, Vec<u8>),
+    /// Answers once that is true.
+    Held(watch::Receiver<bool>, Vec<u8>),
     /// A response with this status, these headers and this body.
     Respond(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// Ends the stream (RST_STREAM).
@@ -200,8 +201,9 @@ async fn answer(
             return;
         }
         HttpsReaction::Answer(octets) => message(octets),
-        HttpsReaction::Later(delay, octets) => {
-            tokio::time::sleep(delay).await;
+        HttpsReaction::Held(mut released, octets) => {
+            // Fails where the test is over.
+            let _ = released.wait_for(|is_released| *is_released).await;
             message(octets)
         }
         HttpsReaction::Respond(status, headers, body) => (status, headers, body),

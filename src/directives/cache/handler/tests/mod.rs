@@ -121,6 +121,7 @@ impl Bench {
             metadata: None,
             received,
             purpose,
+            is_cut_later: false,
         }
     }
 

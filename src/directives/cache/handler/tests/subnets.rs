@@ -101,6 +101,7 @@ impl Scene {
             metadata: None,
             received: self.start + Duration::from_secs(self.seconds),
             purpose: Purpose::Answer,
+            is_cut_later: false,
         };
         let outcome =
             futures_util::FutureExt::now_or_never(self.chain.start().run(request)).expect("it answers at once");
@@ -291,6 +292,7 @@ fn an_answer_to_a_question_with_options_for_the_upstream_is_for_those_with_the_s
             metadata: None,
             received,
             purpose,
+            is_cut_later: false,
         };
         let outcome = futures_util::FutureExt::now_or_never(chain.start().run(request)).expect("it answers at once");
         let response = outcome.unwrap().response;
