@@ -261,6 +261,13 @@ fn a_corefile_that_comes_out_bad_is_refused_and_stands_beside_the_good_one() {
     assert!(std::fs::read_to_string(&refused).is_ok_and(|text| text.lines().nth(3) == Some("    cahce 30")));
     assert_eq!(stage.written(), good);
     assert_eq!(stage.who().as_deref(), Some("192.0.2.1"));
+    let is_refused = || metric(stage.metrics, "nodelocaldns_configuration_refused{reason=\"bad\"}") == Some(1.0);
+    assert!(is_refused());
+    // A process that begins serves what its predecessor has written, and shows it.
+    drop(server);
+    let server = stage.start();
+    assert!(is_refused());
+    stage.wait_errors(1.0, &server);
 
     // A pillar without a value is told with its place in the template.
     stage.set_template(&stage.template_text("forward b.example __PILLAR__CLUSTER__DNS__"));
@@ -272,6 +279,8 @@ fn a_corefile_that_comes_out_bad_is_refused_and_stands_beside_the_good_one() {
     stage.set_template(&stage.template_text("cache 30"));
     assert!(wait_until(PATIENCE, || stage.written().contains("cache 30")), "{}", server.tail(20));
     assert!(wait_until(PATIENCE, || !refused.exists()), "it goes after the good one is written");
+    let is_refused = || metric(stage.metrics, "nodelocaldns_configuration_refused{reason=\"bad\"}") == Some(1.0);
+    assert!(!is_refused());
 }
 
 #[test]

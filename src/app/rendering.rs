@@ -55,7 +55,7 @@ impl Rendering {
         let Some((refresh, snapshot)) = self.first_refresh(errors)? else {
             let source = CorefileSource::File(self.target.path().to_owned());
             let loaded = source.load(self.default_port, &self.files.corefile()?.snapshot)?;
-            return Ok(RenderedStart { source, loaded, unwritten: None });
+            return Ok(RenderedStart { source, loaded, unwritten: None, is_refused: false });
         };
         let mut refusals = Vec::new();
         let is_config_good =
@@ -97,7 +97,7 @@ impl Rendering {
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("{} is served as it stands", self.target.path().display());
-                    return Ok(RenderedStart { source: written, loaded, unwritten: None });
+                    return Ok(RenderedStart { source: written, loaded, unwritten: None, is_refused: true });
                 }
                 Err(error) => refusals.push(error.to_string()),
             }
@@ -114,7 +114,7 @@ impl Rendering {
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("the template is served without the kube-dns ConfigMap");
-                    return Ok(self.accept_first(rendered, loaded, errors));
+                    return Ok(RenderedStart { is_refused: true, ..self.accept_first(rendered, loaded, errors) });
                 }
                 Err(error) => refusals.push(self.explain(&rendered, error, &snapshot).to_string()),
             }
@@ -228,11 +228,14 @@ impl Rendering {
         let from_memory = CorefileSource::Text { path: path.clone(), text: text.clone() };
         let files = self.files.clone();
         match deadline::within(START_PATIENCE, move || files.write(&text)) {
-            Ok(written) => RenderedStart { source: self.written(&rendered, written, errors), loaded, unwritten: None },
+            Ok(written) => {
+                let source = self.written(&rendered, written, errors);
+                RenderedStart { source, loaded, unwritten: None, is_refused: false }
+            }
             Err(error) => {
                 errors.count_configmap();
                 tracing::warn!("the Corefile is not in {} yet: {error}; it is served from memory", path.display());
-                RenderedStart { source: from_memory, loaded, unwritten: Some(rendered) }
+                RenderedStart { source: from_memory, loaded, unwritten: Some(rendered), is_refused: false }
             }
         }
     }
@@ -279,6 +282,8 @@ pub(super) struct RenderedStart {
     pub loaded: LoadedCorefile,
     /// Is to be written still.
     pub unwritten: Option<Rendered>,
+    /// Template or ConfigMap are refused.
+    pub is_refused: bool,
 }
 
 fn tell(refusals: &[String]) {

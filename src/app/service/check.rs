@@ -5,7 +5,7 @@ use super::{PendingCorefile, Service};
 use crate::app::configuration_files::{self, CheckedFiles, ConfigurationFiles, Look, WrittenFiles};
 use crate::app::load::{CorefileSource, LoadError, LoadedCorefile};
 use crate::directives::cache;
-use crate::directives::reload::{self, Fingerprint};
+use crate::directives::reload::{self, Fingerprint, RefusalReason};
 use crate::kube_dns::render::Rendered;
 use crate::server::Retries;
 use std::io;
@@ -47,7 +47,7 @@ impl Service {
         self.is_reload_requested |= std::mem::take(&mut self.is_check_requested);
         self.next_check = Some(Instant::now() + configuration_files::PAUSE);
         if !std::mem::replace(&mut self.is_unreadable, true) {
-            self.reloads.count_failure();
+            self.reloads.count_failure(RefusalReason::Unreadable);
             self.count_configmap();
             let path = self
                 .files
@@ -66,6 +66,7 @@ impl Service {
         (self.files.rendering, self.files.seen) = (files.rendering, files.seen);
         let always = std::mem::take(&mut self.is_check_requested);
         if std::mem::take(&mut self.is_unreadable) {
+            self.reloads.show(RefusalReason::Unreadable, false);
             tracing::info!("plugin/reload: the configuration can be read again");
         }
         let waits = self.candidate.take_if(|candidate| always && candidate.rendered.is_some());

@@ -9,7 +9,7 @@ use crate::app::log::Verbosity;
 use crate::app::setup_errors::SetupErrors;
 use crate::chain::{DataFiles, LineSink, ProcessContext};
 use crate::directives::prometheus::ProcessMetrics;
-use crate::directives::reload::{ChangeDetector, ReloadMetrics};
+use crate::directives::reload::{ChangeDetector, RefusalReason, ReloadMetrics};
 use crate::kube_dns::watch::FileWatch;
 use crate::server::{Retries, Server};
 use crate::watchdog::MetricsExchange;
@@ -50,7 +50,7 @@ impl Service {
                 .ok()
                 .map(MetricsExchange::into_ask)
         });
-        let InitialConfiguration { files, loaded, unwritten } =
+        let InitialConfiguration { files, loaded, unwritten, is_refused } =
             origin.load(options.default_port, reader, errors).await?;
         if !loaded.warnings.is_empty() {
             LineSink::stderr()?.text(format!("{}\n", loaded.warnings).as_bytes());
@@ -102,6 +102,7 @@ impl Service {
         if let Some(notice) = &loaded.notice {
             tracing::info!("{notice}");
         }
+        service.reloads.show(RefusalReason::Bad, is_refused);
         service.begin();
         service.listen_http();
         service.write_and_watch();

@@ -4,6 +4,7 @@ use super::{DRAIN_LIMIT, PendingCorefile, Service, ServiceOptions};
 use crate::app::load::{CorefileSource, LoadedCorefile};
 use crate::chain::{BuildError, ChainUpstreams, ProcessContext};
 use crate::directives::prometheus;
+use crate::directives::reload::RefusalReason;
 use crate::plan::{Listener, Plan};
 use crate::server::{ListenAddresses, Retries, Server};
 use crate::watchdog::HTTP_LISTEN;
@@ -61,6 +62,7 @@ impl Service {
                 }
                 self.begin();
                 self.listen_http();
+                self.reloads.show(RefusalReason::Bad, false);
                 tracing::info!("plugin/reload: the changed Corefile serves");
                 if !warnings.is_empty() {
                     tracing::warn!("plugin/reload: what of it is not heeded:\n{warnings}");
@@ -98,7 +100,7 @@ impl Service {
     }
 
     pub(super) fn refuse(&self, error: &anyhow::Error, is_rendered: bool) {
-        self.reloads.count_failure();
+        self.reloads.count_failure(RefusalReason::Bad);
         if is_rendered {
             self.count_configmap();
         }

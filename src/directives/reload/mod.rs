@@ -6,7 +6,7 @@ mod change;
 mod metrics;
 
 pub(crate) use change::{ChangeDetector, FilePart, Fingerprint};
-pub(crate) use metrics::ReloadMetrics;
+pub(crate) use metrics::{RefusalReason, ReloadMetrics};
 
 use crate::chain::{BlockConfig, ParseContext, ReloadConfig};
 use crate::corefile::{Directive, value};

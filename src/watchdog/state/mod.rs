@@ -229,7 +229,7 @@ impl StateMachine {
             state.last_answer = now.min(state.last_answer + late);
         }
         if let Some(streams) = &mut self.streams {
-            streams.last_heard = now;
+            streams.last_heard = now.min(streams.last_heard + late);
         }
         if let Some(grace) = &mut self.grace {
             *grace = now + self.timing.restart_grace;

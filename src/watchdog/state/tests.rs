@@ -1233,6 +1233,18 @@ fn a_server_whose_thread_of_tls_hangs_is_replaced_also_where_nothing_else_is_ser
 }
 
 #[test]
+fn a_thread_of_tls_that_hangs_is_found_though_the_watchdog_is_held_up_again_and_again() {
+    let mut scene = StreamsScene::new(&[]);
+    assert_eq!(scene.run(Duration::from_secs(2), true), None);
+    let is_killed = |_| {
+        let killed = scene.run(Duration::from_secs(1), false);
+        scene.now += 300 * MS;
+        killed.is_some()
+    };
+    assert!((0..16).any(is_killed), "time in which the watchdog did not run is not held against it, the rest is");
+}
+
+#[test]
 fn a_server_of_tls_alone_is_no_outage_and_nothing_is_intercepted_for_it() {
     let mut scene = StreamsScene::new(&[]);
     assert_eq!(scene.run(Duration::from_secs(120), true), None);
