@@ -29,6 +29,7 @@ test: ## Install what the tests need, then check and test everything
 	$(MAKE) check
 	scripts/supply-chain
 	scripts/test-all
+	target/release/lab run --quick
 	target/release/bench instructions
 	target/release/bench --check
 	scripts/fuzz --quick --seconds 8

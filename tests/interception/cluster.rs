@@ -158,13 +158,17 @@ impl Network {
         network
     }
 
-    /// The same without that link and without Services.
+    /// The same without that link and without Services. The uplink leads nowhere; it is a cable to nobody where the
+    /// kernel has no bridges.
     pub fn bare() -> Self {
         shell(
             "ip link set lo up
             for family in ipv4 ipv6; do echo 1 >/proc/sys/net/$family/conf/all/forwarding; done
             for which in all default; do echo 0 >/proc/sys/net/ipv6/conf/$which/accept_dad; done
-            ip link add uplink type bridge
+            ip link add uplink type bridge || {
+                ip link add uplink type veth peer name switch
+                ip link set switch up
+            }
             ip address add 192.168.9.1/24 dev uplink
             ip address add fd00:9::1/64 dev uplink nodad
             ip link set uplink up

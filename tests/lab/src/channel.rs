@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Where the guest finds its [`Plan`].
 pub const PLAN: &str = "/lab/plan.json";
 
+/// The kernel's argument `lab.clock`, where the machine's clocks go by what it has run.
+pub const CLOCK_OF_INSTRUCTIONS: &str = "instructions";
+
 /// A file of a case is not brought out beyond this, in octets.
 pub const MAX_FILE: u64 = 8 << 20;
 

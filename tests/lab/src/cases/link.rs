@@ -102,8 +102,7 @@ fn bridged() {
 
 /// No link can be made: it says so, and pods are answered by KubeDNS as before.
 fn impossible() {
-    // The node's uplink is a bridge, too.
-    shell("modprobe dummy && exit 1 || :");
+    shell("for driver in dummy bridge; do modprobe $driver && exit 1 || :; done");
     let mut scene = Scene::prepare(&START);
     let said = || scene.agent.watchdog.output();
     settled("it says that no link can be made", || said().contains("cannot create link nodelocaldns"), said);

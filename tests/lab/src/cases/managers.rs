@@ -4,7 +4,7 @@
 use crate::case::{CASE, Case, Kernel};
 use crate::cluster::{LOCALS, shell};
 use crate::guest::case::note;
-use crate::node::{START, Scene, doctor, settled};
+use crate::node::{START, Scene, settled};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ fn meddle(scene: &mut Scene, harms: &[&str]) {
         note(format_args!("{what}: addresses put on {mends} times"));
         assert!(mends <= MENDS, "{what}: {mends} mends\n{}", scene.agent.watchdog.tail(30));
     }
-    doctor(0);
+    scene.doctor(0);
 }
 
 /// A file for all links but those of pods and the uplink, which networkd would take their addresses off, too.

@@ -48,6 +48,13 @@ pub fn note(text: impl std::fmt::Display) {
     println!("{}{text}", super::init::NOTE);
 }
 
+/// What the kernel's command line has after `name` and `=`.
+pub fn kernel_argument(name: &str) -> Option<String> {
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let mut words = line.split_whitespace().filter_map(|word| word.split_once('='));
+    words.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+}
+
 /// Has the machine stand still, as one does that is moved to another host, some moments from now. Its clocks go on.
 pub fn suspend(time: std::time::Duration) {
     println!("{}{}", super::init::SUSPEND, time.as_millis());

@@ -111,6 +111,11 @@ impl Apt {
         let mut command = Command::new(program);
         // Root may write where the user that apt has for fetching may not.
         command.args(["-q=2", "-o", "APT::Sandbox::User=root"]).stdin(Stdio::null());
+        // apt makes an index of its lists, for a second each time where it may not keep it: in containers, or not as
+        // root.
+        for index in ["pkgcache", "srcpkgcache"] {
+            command.arg("-o").arg(format!("Dir::Cache::{index}={}", self.folder.join(index).display()));
+        }
         if self.is_own {
             for (option, folder) in [("Dir::State", "state"), ("Dir::Cache", "cache")] {
                 command.arg("-o").arg(format!("{option}={}", self.folder.join(folder).display()));

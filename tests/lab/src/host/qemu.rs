@@ -1,6 +1,7 @@
 //! The emulator.
 
 use super::image::Image;
+use crate::channel::CLOCK_OF_INSTRUCTIONS;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
@@ -69,7 +70,10 @@ impl Machine {
     /// When qemu cannot be started.
     pub fn boot(accelerator: Accelerator, image: &Image, console: &Path) -> Result<(Self, BufReader<ChildStdout>)> {
         let mut command = command(accelerator, image);
-        command.arg("-serial").arg(format!("file:{}", console.display())).args(["-append", &arguments("loglevel=6")]);
+        command
+            .arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .args(["-append", &arguments(accelerator, "loglevel=6")]);
         // What the guest says comes through a port of its own.
         command.args(["-chardev", "stdio,id=said,signal=off", "-device", "virtio-serial-pci"]);
         command.args(["-device", "virtserialport,chardev=said,nr=1,name=lab"]);
@@ -87,12 +91,12 @@ impl Machine {
     pub fn shell(accelerator: Accelerator, image: &Image) -> Result<()> {
         let mut command = command(accelerator, image);
         // Keys go to the machine: Ctrl-A X ends it.
-        command.args(["-serial", "mon:stdio", "-append", &arguments("quiet loglevel=3")]);
+        command.args(["-serial", "mon:stdio", "-append", &arguments(accelerator, "quiet loglevel=3")]);
         started(&mut command)?.process.wait()?;
         Ok(())
     }
 
-    /// Has it stand still for a while. Its clocks go on, as qemu takes them from this machine's.
+    /// Has it stand still for a while. Under KVM its clocks go on, as qemu takes them from this machine's.
     ///
     /// # Errors
     ///
@@ -142,10 +146,14 @@ fn command(accelerator: Accelerator, image: &Image) -> Command {
 }
 
 /// What the kernel is told. A panic ends the machine; clocks that emulation upsets are left alone.
-fn arguments(more: &str) -> String {
+fn arguments(accelerator: Accelerator, more: &str) -> String {
     // Where chance decides in a case it can be had again.
     let seed = std::env::var("LAB_SEED").map(|seed| format!("lab.seed={seed} ")).unwrap_or_default();
-    format!("{seed}console=ttyS0 panic=-1 tsc=reliable random.trust_cpu=on mitigations=off {more}")
+    let clock = match accelerator {
+        Accelerator::Kvm => String::new(),
+        Accelerator::Tcg => format!("lab.clock={CLOCK_OF_INSTRUCTIONS} "),
+    };
+    format!("{seed}{clock}console=ttyS0 panic=-1 tsc=reliable random.trust_cpu=on mitigations=off {more}")
 }
 
 fn started(command: &mut Command) -> Result<Machine> {

@@ -2,16 +2,14 @@
 //! in a pod and on the host network.
 
 use super::Proxy;
-use super::scene::{ADDRESSES, RATE, SOON};
-use crate::cluster::{Agent, CLUSTER_IPS, LOCALS, METRICS, Network, program, rules, shell};
+use super::scene::{ADDRESSES, RATE, SOON, program_with};
+use crate::cluster::{Agent, CLUSTER_IPS, LOCALS, METRICS, Network, rules, shell};
 use crate::guest::case::note;
 use crate::kube_dns::KubeDns;
 use crate::load::{Load, Plan};
 use crate::records::{Record, Records};
-use crate::support::server::{binary, wait_until};
-use crate::support::tools::tool;
+use crate::support::server::wait_until;
 use crate::wire::Answer;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Before and after what is done while clients ask.
@@ -148,16 +146,6 @@ impl Interception {
         if self == Self::IptablesLegacy { "legacy" } else { "nft" }
     }
 
-    /// The program, with the rights that docs/kubernetes.md gives it: the legacy variant opens a raw socket.
-    fn program(self) -> Command {
-        if self != Self::IptablesLegacy {
-            return program();
-        }
-        let mut command = tool("setpriv");
-        command.arg("--bounding-set=-all,+net_admin,+net_bind_service,+net_raw").arg(binary());
-        command
-    }
-
     /// Takes away the rules that keep packets from being tracked, as somebody else may.
     pub fn flush(self) {
         shell(match self {
@@ -242,5 +230,11 @@ fn start_agent(interception: Interception, services: Services) -> Agent {
          prometheus :9253\n health {}:8080\n}}\n",
         LOCALS[0]
     );
-    Agent::start(interception.program(), &template, interception.flag(), METRICS, &flags)
+    Agent::start(
+        program_with(interception == Interception::IptablesLegacy),
+        &template,
+        interception.flag(),
+        METRICS,
+        &flags,
+    )
 }

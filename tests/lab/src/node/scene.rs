@@ -9,6 +9,7 @@ use crate::records::Records;
 use crate::support::server::{binary, wait_until};
 use crate::support::tools::{run, tool};
 use crate::wire::Answer;
+use std::process::Command;
 use std::time::Duration;
 
 /// For what takes some seconds on an emulated machine.
@@ -43,6 +44,7 @@ pub struct Scene {
     #[allow(dead_code, reason = "for cases in which KubeDNS fails; its threads serve without it")]
     pub kube_dns: KubeDns,
     pub agent: Agent,
+    has_net_raw: bool,
 }
 
 impl Scene {
@@ -65,7 +67,7 @@ impl Scene {
         start.proxy.install();
         let kube_dns = KubeDns::start(&network.kube_dns);
         let agent = start_agent(start);
-        Self { network, kube_dns, agent }
+        Self { network, kube_dns, agent, has_net_raw: start.has_net_raw }
     }
 
     /// Waits until every client has every answer from the node's cache.
@@ -98,9 +100,14 @@ impl Scene {
         said
     }
 
+    /// The program, with the rights that it has on this node.
+    pub fn program(&self) -> Command {
+        program_with(self.has_net_raw)
+    }
+
     /// Runs `nodelocaldns teardown`, after which nothing of the program is left on the node.
     pub fn tear_down(&self) {
-        run(program().args(["teardown", "-localip", &[LOCALS, CLUSTER_IPS].concat().join(",")]));
+        run(self.program().args(["teardown", "-localip", &[LOCALS, CLUSTER_IPS].concat().join(",")]));
         let left = leftovers();
         assert!(left.is_empty(), "left on the node: {left:#?}\n{}", self.agent.watchdog.tail(30));
     }
@@ -143,12 +150,17 @@ pub fn start_agent(start: &Start) -> Agent {
     );
     // The environment tells one address of the upstream Service, of one family.
     let flags = [&["--fallback", "10.96.0.11,fd00::11"], start.flags].concat();
-    let mut command = program();
-    if start.has_net_raw {
-        command = tool("setpriv");
-        command.arg("--bounding-set=-all,+net_admin,+net_bind_service,+net_raw").arg(binary());
+    Agent::start(program_with(start.has_net_raw), &template, start.backend, METRICS, &flags)
+}
+
+/// The program, with the rights that docs/kubernetes.md gives it: iptables-legacy opens a raw socket.
+pub fn program_with(has_net_raw: bool) -> Command {
+    if !has_net_raw {
+        return program();
     }
-    Agent::start(command, &template, start.backend, METRICS, &flags)
+    let mut command = tool("setpriv");
+    command.arg("--bounding-set=-all,+net_admin,+net_bind_service,+net_raw").arg(binary());
+    command
 }
 
 fn plan() -> Plan {

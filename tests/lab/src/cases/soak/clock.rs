@@ -1,8 +1,8 @@
 //! The machine's clock, and the machine as a whole, of one that was booted for it alone.
 
-use crate::channel::PLAN;
+use crate::channel::{CLOCK_OF_INSTRUCTIONS, PLAN};
 use crate::cluster::shell;
-use crate::guest::case::{note, suspend};
+use crate::guest::case::{kernel_argument, note, suspend};
 use crate::node::settled;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,9 +16,14 @@ fn is_ours() -> bool {
     is_ours
 }
 
-/// Has the machine stand still, and comes back when it has.
+/// Has the machine stand still, and comes back when it has. The clocks of an emulated one stand still with it, so that
+/// nothing in it would notice.
 pub fn suspend_machine(time: Duration) {
     if !is_ours() {
+        return;
+    }
+    if kernel_argument("lab.clock").as_deref() == Some(CLOCK_OF_INSTRUCTIONS) {
+        note("not done: the clocks of an emulated machine stand still with it");
         return;
     }
     suspend(time);

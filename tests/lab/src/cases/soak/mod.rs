@@ -9,7 +9,7 @@ mod resources;
 
 use crate::case::{CASE, Case};
 use crate::cluster::{Agent, KUBE_DNS, LOCALS, METRICS, Network, program};
-use crate::guest::case::note;
+use crate::guest::case::{kernel_argument, note};
 use crate::node::{Proxy, SOON, doctor, leftovers, settled};
 use crate::support::client::metric;
 use crate::support::upstream::Upstream;
@@ -208,9 +208,8 @@ fn end(mut soak: Soak) {
 
 /// Of the kernel's command line, as the lab's user wants it, or any.
 fn seed() -> u64 {
-    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    let told = line.split_whitespace().find_map(|word| word.strip_prefix("lab.seed=")).map(str::to_owned);
-    told.or_else(|| std::env::var("LAB_SEED").ok())
+    kernel_argument("lab.seed")
+        .or_else(|| std::env::var("LAB_SEED").ok())
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(|| fastrand::u64(..))
 }
