@@ -32,7 +32,7 @@ test: ## Install what the tests need, then check and test everything
 	target/release/lab run --quick
 	target/release/bench instructions
 	target/release/bench --check
-	scripts/fuzz --quick --seconds 8
+	scripts/fuzz --quick --seconds 5
 
 supply-chain: ## Licences, sources and doubled versions of all crates, against deny.toml
 	scripts/supply-chain

@@ -19,11 +19,15 @@ pub const KINDS_OF_CONNECTIONS: usize = 2 * ADDRESSES.len();
 /// Queries a second.
 pub const RATES: [u32; 2] = [2_000, 10_000];
 
+/// Whether the whole table is measured (`make faults`), and not the quick part that `make test` has.
+pub fn is_whole() -> bool {
+    std::env::var_os("FAULTS").is_some_and(|value| value == "whole")
+}
+
 /// The rates that are measured with this backend. What differs between backends is the rules and not how many queries
 /// there are, so iptables' second rate is for the whole table (`make faults`).
 pub fn rates(backend: &str) -> impl Iterator<Item = u32> {
-    let is_whole = std::env::var_os("FAULTS").is_some_and(|value| value == "whole");
-    let count = if is_whole || backend == "nftables" { RATES.len() } else { 1 };
+    let count = if is_whole() || backend == "nftables" { RATES.len() } else { 1 };
     RATES.into_iter().take(count)
 }
 
