@@ -10,6 +10,7 @@ mod firewall;
 mod links;
 mod probing;
 mod scene;
+mod streams;
 
 use nodelocaldns::node::{Backend, Change, Error, Node, NodeSpec, teardown};
 use scene::{
