@@ -1,16 +1,15 @@
-//! When the firewall is checked next. A change is followed by a check at once, but one who changes the firewall all the
-//! time, or puts his rules before ours again and again, causes ever fewer. Pure.
+//! When the firewall, or the link, is checked next. A change is followed by a check at once, but one who changes the
+//! firewall all the time, puts his rules before ours or takes away what is ours again and again, causes ever fewer.
+//! Pure.
 
 use crate::backoff::pause_after;
 use std::time::{Duration, Instant};
 
 /// The shortest time between two looks that are for others' changes: somebody who fills a table makes many.
 const QUIET: Duration = Duration::from_secs(1);
-/// After rules of ours were put back, the next time is at least so much later; each time within [`PEACE`], twice as
+/// After something of ours was put back, the next time is at least so much later; each time within [`PEACE`], twice as
 /// long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause. Calico looks whether its rules are the first every 90 s.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Who leaves ours in peace for so long fights no more.
 const PEACE: Duration = Duration::from_secs(120);
 /// So many times in a row are a fight, of which somebody should know.
@@ -34,15 +33,17 @@ pub(super) struct CheckSchedule {
     /// Somebody has been told that it is due.
     is_announced: bool,
     began: Option<Instant>,
-    /// Rules have been put back so many times without peace between.
+    /// The longest pause after something was put back.
+    longest_pause: Duration,
+    /// Something has been put back so many times without peace between.
     put_back: u32,
     put_at: Option<Instant>,
 }
 
 impl CheckSchedule {
-    /// The first look is due at once.
-    pub(super) fn new(now: Instant) -> Self {
-        Self { due: Some(now), is_announced: false, began: None, put_back: 0, put_at: None }
+    /// The first look is due at once; looks after which something was put back are up to `longest_pause` apart.
+    pub(super) fn new(now: Instant, longest_pause: Duration) -> Self {
+        Self { due: Some(now), is_announced: false, began: None, longest_pause, put_back: 0, put_at: None }
     }
 
     /// A look is wanted; the earliest time that is allowed counts.
@@ -52,7 +53,7 @@ impl CheckSchedule {
         }
         let pause = match self.put_back {
             0 => Duration::ZERO,
-            times => pause_after(times, FIRST_PAUSE, LONGEST_PAUSE),
+            times => pause_after(times, FIRST_PAUSE, self.longest_pause),
         };
         let earliest = match urgency {
             Urgency::Now => now,
@@ -85,7 +86,7 @@ impl CheckSchedule {
         self.began = Some(now);
     }
 
-    /// It has ended, and rules had to be put in, or not. True when that has become a fight.
+    /// It has ended, and something had to be put in, or not. True when that has become a fight.
     pub(super) fn end(&mut self, has_put: bool, now: Instant) -> bool {
         if !has_put {
             return false;
@@ -107,11 +108,13 @@ impl CheckSchedule {
 mod tests {
     use super::*;
 
+    const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
     /// Looks whenever it is due while somebody interferes each 10 ms for `total`; how many times, and whether it was
     /// called a fight.
     fn fight(total: Duration, urgency: Urgency, takes_away: bool) -> (usize, usize) {
         let start = Instant::now();
-        let (mut schedule, mut looks, mut told) = (CheckSchedule::new(start), 0, 0);
+        let (mut schedule, mut looks, mut told) = (CheckSchedule::new(start, LONGEST_PAUSE), 0, 0);
         let mut elapsed = Duration::ZERO;
         while elapsed < total {
             let now = start + elapsed;
@@ -129,7 +132,7 @@ mod tests {
     #[test]
     fn the_first_look_is_due_at_once_and_the_next_when_something_happens() {
         let now = Instant::now();
-        let mut schedule = CheckSchedule::new(now);
+        let mut schedule = CheckSchedule::new(now, LONGEST_PAUSE);
         assert!(schedule.is_due(now));
         schedule.begin(now);
         assert_eq!(schedule.due_at(), None);
@@ -154,7 +157,7 @@ mod tests {
     #[test]
     fn after_a_time_of_peace_it_begins_anew() {
         let mut now = Instant::now();
-        let mut schedule = CheckSchedule::new(now);
+        let mut schedule = CheckSchedule::new(now, LONGEST_PAUSE);
         for _ in 0..10 {
             schedule.begin(now);
             schedule.end(true, now);
@@ -173,7 +176,7 @@ mod tests {
     #[test]
     fn who_has_been_told_is_told_no_second_time_and_may_look_all_the_same() {
         let now = Instant::now();
-        let mut schedule = CheckSchedule::new(now);
+        let mut schedule = CheckSchedule::new(now, LONGEST_PAUSE);
         schedule.announce();
         assert_eq!(schedule.due_at(), None);
         assert!(schedule.is_due(now));
@@ -185,7 +188,7 @@ mod tests {
     #[test]
     fn a_look_that_is_due_sooner_is_not_put_off() {
         let now = Instant::now();
-        let mut schedule = CheckSchedule::new(now);
+        let mut schedule = CheckSchedule::new(now, LONGEST_PAUSE);
         schedule.begin(now);
         schedule.want(Urgency::Calm, now);
         assert_eq!(schedule.due_at(), Some(now + QUIET));

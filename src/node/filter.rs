@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Addresses for which pods' packets are sure to be dropped, and what drops them.
@@ -62,6 +62,9 @@ struct RunOutcome {
     errors: Vec<Error>,
 }
 
+/// The longest pause between repairs. Calico looks whether its rules are the first every 90 s.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// What a run does, for messages.
 const TASK: &str = "looks after the firewall";
 
@@ -74,7 +77,7 @@ impl FilterReconciler {
         Self {
             port_id: accept.as_ref().map(AcceptRules::port_id),
             tools: FirewallTools { accept, ..FirewallTools::default() },
-            schedule: CheckSchedule::new(Instant::now()),
+            schedule: CheckSchedule::new(Instant::now(), LONGEST_PAUSE),
             is_raw_due: true,
             has_failed: false,
             errors,

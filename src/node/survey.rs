@@ -2,10 +2,11 @@
 
 use super::arrival::ArrivingClient;
 use super::conntrack::{self, ConnectionTable};
-use super::desired::NodeSpec;
+use super::desired::{Interception, NodeSpec, desired};
 use super::error::{self, Error};
 use super::iptables::{self, Listing};
 use super::ipv6;
+use super::legacy_filter;
 use super::link::{self, LinkView};
 use super::nftables::arrival;
 use super::nftables::connections::{self, TrackedConnection};
@@ -39,6 +40,8 @@ pub struct Survey {
     pub iptables: Result<Vec<Listing>, Error>,
     /// Names of legacy tables that the kernel has, of both families.
     pub legacy_tables: Vec<String>,
+    /// Whether the legacy filter table lets DNS packets pass, where programs do not list it.
+    pub legacy_filter: Result<(), Error>,
     /// None where no program can tell.
     pub has_legacy_kubernetes_chains: Option<bool>,
     /// Clients whose packets come in and do not arrive, as the agents' tables have it.
@@ -69,6 +72,13 @@ pub(crate) async fn survey(spec: &NodeSpec, patience: Duration) -> Survey {
     });
     let (links, nftables, firewall, iptables, chains, connections) =
         tokio::join!(links, nftables, firewall, listings, chains, connections);
+    let legacy_tables: Vec<String> = [false, true].into_iter().flat_map(iptables::legacy_tables).collect();
+    let legacy_filter = if iptables.is_err() && legacy_tables.iter().any(|name| name == "filter") {
+        let rules = desired(spec, &Interception::of(&spec.addresses)).rules;
+        within(patience, "reads legacy iptables", move || legacy_filter::check(&rules)).await
+    } else {
+        Ok(())
+    };
     let tables = nftables.iter().flat_map(|ruleset| &ruleset.tables);
     let is_an_agents = |table: &&RulesetTable| table.owner.is_some() && table.name.starts_with(TABLE_NAME);
     let of_agents = tables.filter(|table| is_an_agents(table) || table.name == GUARD_TABLE_NAME);
@@ -89,7 +99,8 @@ pub(crate) async fn survey(spec: &NodeSpec, patience: Duration) -> Survey {
         nftables,
         firewall,
         iptables,
-        legacy_tables: [false, true].into_iter().flat_map(iptables::legacy_tables).collect(),
+        legacy_tables,
+        legacy_filter,
         has_legacy_kubernetes_chains: chains.unwrap_or_default(),
         blocked_clients,
         connections,

@@ -116,6 +116,17 @@ impl Channel {
         Ok(())
     }
 
+    /// Sends a message that may as well be left out: only while more than three quarters of the room are free
+    /// (`unix_writable` in net/unix/af_unix.c), so that it keeps none that matters from a process that does not read.
+    ///
+    /// # Errors
+    /// As [`Channel::send`].
+    pub(crate) fn offer<M: Message>(&self, message: &M) -> Result<(), ChannelError> {
+        let mut room = [PollFd::new(&self.0, PollFlags::OUT)];
+        poll(&mut room, Some(&Timespec::default()))?;
+        if room[0].revents().contains(PollFlags::OUT) { self.send(message, &[]) } else { Ok(()) }
+    }
+
     /// Sends as many descriptors as there are, in packets of as many as go beside one. `message` makes the message of
     /// each; it is told whether others follow.
     ///
@@ -249,6 +260,24 @@ mod tests {
         here.send(&Instruction::Reload, &[]).unwrap();
         assert!(matches!(there.receive::<ServerReport>(), Err(ChannelError::Message(_))));
         assert!(matches!(there.wait::<ServerReport>(Duration::from_millis(1)), Err(ChannelError::TimedOut(_))));
+    }
+
+    #[test]
+    fn beats_that_nobody_reads_leave_room_for_a_report() {
+        let (here, there) = Channel::pair().unwrap();
+        for _ in 0..10_000 {
+            here.offer(&ServerReport::StreamsAlive).unwrap();
+        }
+        let report = ServerReport::Failed { message: "text".repeat(1000) };
+        here.send(&report, &[]).unwrap();
+        let mut beats = 0;
+        loop {
+            match there.receive().unwrap() {
+                Some((ServerReport::StreamsAlive, _)) => beats += 1,
+                last => break assert_eq!(last.map(|(last, _)| last), Some(report)),
+            }
+        }
+        assert!(beats > 0);
     }
 
     #[test]

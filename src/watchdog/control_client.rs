@@ -207,7 +207,7 @@ impl ControlClient {
     /// Tells the watchdog that the thread of clients within TLS and HTTPS has had a turn.
     pub(crate) fn report_streams_alive(&self) {
         // A watchdog that does not read is stopped, and needs not know.
-        _ = self.channel.send(&ServerReport::StreamsAlive, &[]);
+        _ = self.channel.offer(&ServerReport::StreamsAlive);
     }
 
     /// Hands the watchdog what the caches hold, for the server that comes next.

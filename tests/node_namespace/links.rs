@@ -5,6 +5,7 @@ use crate::{SYNC, mended_link};
 use nodelocaldns::node::{Backend, Node, teardown};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Log lines, as they are written.
 #[derive(Clone, Debug, Default)]
@@ -159,6 +160,25 @@ fn who_removes_an_address_over_and_over_is_told_of_once() {
                 assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
             }
             assert_eq!(lines.with("is mended").len(), 1, "{lines:?}");
+        });
+    });
+}
+
+#[test]
+fn a_link_that_somebody_flushes_again_and_again_is_mended_ever_more_seldom() {
+    in_a_namespace(|| {
+        let lines = Lines::start();
+        runtime().block_on(async {
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
+            node.ensure_link().await.unwrap();
+            let began = Instant::now();
+            for _ in 0..6 {
+                run("ip address flush dev nodelocaldns");
+                mended_link(&mut node, || addresses_on("nodelocaldns").len() == ADDRESSES.len()).await;
+            }
+            // Between them are 100, 200, 400 and 800 ms, and a second.
+            assert!(began.elapsed() >= Duration::from_millis(2500), "{:?}", began.elapsed());
+            assert_eq!(lines.with("again and again").len(), 1, "{lines:?}");
         });
     });
 }

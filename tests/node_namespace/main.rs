@@ -10,6 +10,7 @@ mod firewall;
 mod links;
 mod probing;
 mod scene;
+mod streams;
 
 use nodelocaldns::node::{Backend, Change, Error, Node, NodeSpec, teardown};
 use scene::{
@@ -245,14 +246,46 @@ fn what_a_kernel_has_no_match_for_is_left_out_of_the_rules_and_all_else_is_there
     });
 }
 
+#[test]
+fn a_match_that_was_refused_once_is_in_the_rules_later() {
+    in_a_namespace(|| {
+        run("iptables-nft -t nat -N KUBE-SERVICES");
+        let path = std::env::var("PATH").unwrap();
+        let folder = refusing("-m recent");
+        // SAFETY: no other thread of this process runs yet that could read the environment.
+        unsafe { std::env::set_var("PATH", format!("{}:{path}", folder.path().display())) };
+        let leased = || raw_rules_of("nft").iter().filter(|rule| rule.contains("-m recent ")).count();
+        runtime().block_on(async {
+            let mut node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
+            node.ensure(&on()).await.unwrap();
+            assert_eq!(leased(), 0);
+            std::fs::remove_file(folder.path().join("refuses")).unwrap();
+            let started = Instant::now();
+            while leased() != 2 * 6 {
+                assert!(started.elapsed() < SYNC, "{:#?}", raw_rules_of("nft"));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                node.ensure(&on()).await.unwrap();
+            }
+            assert_eq!(raw_rules_of("nft").len(), NOTRACK_RULES_WHEN_ON);
+            assert!(node.teardown().await.is_empty());
+        });
+        // SAFETY: the runtime has ended, and its threads with it.
+        unsafe { std::env::set_var("PATH", &path) };
+    });
+}
+
 /// Programs that refuse what matches `pattern`, as those of a kernel that lacks it, and are otherwise the real ones.
+/// They do so as long as the file `refuses` is in the folder.
 fn refusing(pattern: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
+    let refuses = folder.path().join("refuses");
+    std::fs::write(&refuses, "").unwrap();
     for program in ["iptables-nft-restore", "ip6tables-nft-restore"] {
         let real = run(&format!("command -v {program}"));
         let script = format!(
-            "#!/bin/sh\ntext=$(cat)\nif echo \"$text\" | grep -qE -- '{pattern}'; then echo refused >&2; exit 4; fi\n\
+            "#!/bin/sh\ntext=$(cat)\nif [ -e {} ] && echo \"$text\" | grep -qE -- '{pattern}'; then echo refused >&2; exit 4; fi\n\
              echo \"$text\" | {} \"$@\"\n",
+            refuses.display(),
             real.trim()
         );
         let path = folder.path().join(program);
@@ -260,6 +293,33 @@ fn refusing(pattern: &str) -> tempfile::TempDir {
         run(&format!("chmod +x {}", path.display()));
     }
     folder
+}
+
+/// A table with a rule that iptables-nft does not know is none for its programs.
+#[test]
+fn a_teardown_leaves_native_tables_alone_and_says_so_only_where_ours_are_in_them() {
+    in_a_namespace(|| {
+        let native =
+            |table: &str, chain: &str| run(&format!("nft add rule ip {table} {chain} fib daddr type local accept"));
+        runtime().block_on(async {
+            let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
+            node.ensure(&on()).await.unwrap();
+            drop(node);
+            assert_eq!(accept_rules(), ACCEPT_RULES);
+            native("filter", "INPUT");
+            run("nft add table ip raw && nft add chain ip raw PREROUTING '{ type filter hook prerouting priority raw; }'");
+            native("raw", "PREROUTING");
+            assert!(!succeeds("iptables-nft -t filter -S") && !succeeds("iptables-nft -t raw -S"));
+            let torn_down = async || teardown(&spec()).await.iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(torn_down().await, Vec::<String>::new());
+            assert!(!run("nft list ruleset").contains("10.96.0.10"));
+            run("nft delete table ip raw");
+            run("iptables-nft -t raw -A OUTPUT -d 10.96.0.10/32 -p udp -m udp --dport 53 -m comment --comment 'NodeLocal DNS Cache: skip conntrack' -j NOTRACK");
+            native("raw", "OUTPUT");
+            let errors = torn_down().await;
+            assert!(errors.len() == 1 && errors[0].contains("raw"), "{errors:?}");
+        });
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{RUN_WITH_PRIVILEGES, list};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{
-    Chains, Hook, Interception, IptablesTable, Listing, NetfilterHook, Packet, PacketVerdict, Rule, desired,
+    Chains, Error, Hook, Interception, IptablesTable, Listing, NetfilterHook, Packet, PacketVerdict, Rule, desired,
     packet_verdict, preceding_rules,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,16 +30,27 @@ pub(super) fn filter(expected: &Expectation, findings: &Findings) -> Check {
     };
     match &findings.node.iptables {
         Ok(listings) => listings.iter().filter(is_new_to_us).for_each(|listing| table(&mut check, &rules, listing)),
-        Err(error) if findings.node.legacy_tables.iter().any(|name| name == "filter") => check.unknown(
-            format!("legacy iptables has a filter table that cannot be read here: {error}"),
-            "look on the node: `iptables-legacy -S INPUT`; if it begins with `-P INPUT DROP`, DNS packets need ACCEPT rules",
-        ),
-        Err(_) => {}
+        Err(_) => legacy(&mut check, &findings.node.legacy_filter),
     }
     if check.seen.is_empty() {
         check.ok("no firewall on the node drops DNS packets for these addresses");
     }
     check
+}
+
+/// What the kernel tells of a legacy table that no program lists.
+fn legacy(check: &mut Check, read: &Result<(), Error>) {
+    match read {
+        Ok(()) => {}
+        Err(Error::LegacyFilter) => check.warning(
+            "the rules in the filter table of legacy iptables may drop DNS packets for these addresses",
+            ACCEPT,
+        ),
+        Err(error) => check.unknown(
+            error.to_string(),
+            "look on the node: `iptables-legacy -S INPUT`; if it begins with `-P INPUT DROP`, DNS packets need ACCEPT rules",
+        ),
+    }
 }
 
 /// What stands at the kernel's hooks, iptables-nft's chains among it.

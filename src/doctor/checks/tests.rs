@@ -148,6 +148,7 @@ fn healthy() -> Findings {
                 listing(IptablesTable::Filter, "-P INPUT ACCEPT\n-P OUTPUT ACCEPT\n"),
             ]),
             legacy_tables: vec![],
+            legacy_filter: Ok(()),
             has_legacy_kubernetes_chains: None,
             blocked_clients: vec![],
             connections: Ok(vec![]),
@@ -413,11 +414,35 @@ fn a_firewall_that_drops_by_default_needs_our_accept_rules() {
 fn without_an_iptables_program_what_the_kernel_tells_may_do() {
     let missing = || Err(Error::IptablesMissing { program: "iptables" });
     assert_eq!(diagnose_with(|findings| findings.node.iptables = missing()).verdict, CheckStatus::Ok);
+    let with_legacy = |read: Result<(), Error>| {
+        diagnose_with(|findings| {
+            findings.node.iptables = missing();
+            findings.node.legacy_tables = vec!["filter".to_owned()];
+            findings.node.legacy_filter = read;
+        })
+    };
+    let unread = Err(Error::LegacyUnread { source: std::io::Error::from_raw_os_error(libc::EPERM) });
+    assert_eq!(only(&with_legacy(unread), CheckStatus::Unknown, &["filter"]).verdict.exit_status(), 3);
     let diagnosis = diagnose_with(|findings| {
         findings.node.iptables = missing();
-        findings.node.legacy_tables = vec!["raw".to_owned(), "filter".to_owned()];
+        findings.node.legacy_tables = vec!["raw".to_owned()];
     });
-    assert_eq!(only(&diagnosis, CheckStatus::Unknown, &["rule_order", "filter"]).verdict.exit_status(), 3);
+    assert_eq!(only(&diagnosis, CheckStatus::Unknown, &["rule_order"]).verdict.exit_status(), 3);
+}
+
+#[test]
+fn a_legacy_filter_table_that_no_program_lists_is_judged_by_what_the_kernel_tells() {
+    let with = |read: Result<(), Error>| {
+        diagnose_with(|findings| {
+            findings.node.iptables = Err(Error::IptablesMissing { program: "iptables" });
+            findings.node.legacy_tables = vec!["filter".to_owned()];
+            findings.node.legacy_filter = read;
+        })
+    };
+    assert_eq!(with(Ok(())).verdict, CheckStatus::Ok);
+    let diagnosis = with(Err(Error::LegacyFilter));
+    let check = only(&diagnosis, CheckStatus::Warning, &["filter"]);
+    assert!(check.seen[0].contains("may drop DNS packets") && !check.advice.is_empty(), "{check:?}");
 }
 
 /// A table of somebody's with one chain at the hook `input`, of which `expressions` are the only rule.

@@ -9,9 +9,11 @@ mod text;
 
 use super::desired::Rule;
 use super::error::Error;
+use super::nftables::hooks::TableFamily;
+use super::nftables::ruleset;
 pub(crate) use narrowing::LeaseUse;
 pub use narrowing::OptionalMatches;
-use narrowing::lease_file;
+use narrowing::{MatchAvailability, MatchNews, lease_file};
 pub(crate) use preceding::PrecedingRule;
 pub use preceding::preceding_rules;
 use select::{IptablesVariant, VariantEvidence, has_kubernetes_chains, select};
@@ -21,6 +23,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 pub(crate) use text::PresentRule;
 pub use text::{IptablesChanges, IptablesTable, changes, present, script};
 
@@ -31,8 +34,8 @@ const LOCK_WAIT_SECONDS: u32 = 5;
 pub(super) struct Iptables {
     variant: IptablesVariant,
     reason: &'static str,
-    /// What may be had for IPv4 and IPv6: everything, until a program says no.
-    available: [Mutex<OptionalMatches>; 2],
+    /// What may be had for IPv4 and IPv6.
+    available: [Mutex<MatchAvailability>; 2],
 }
 
 impl Iptables {
@@ -66,7 +69,7 @@ impl Iptables {
     }
 
     fn of(variant: IptablesVariant, reason: &'static str) -> Self {
-        Self { variant, reason, available: [(); 2].map(|()| Mutex::new(OptionalMatches::ALL)) }
+        Self { variant, reason, available: [(); 2].map(|()| Mutex::new(MatchAvailability::new())) }
     }
 
     /// The program and why it is the one to use, for the log.
@@ -107,21 +110,21 @@ impl Iptables {
             restore(self.variant, is_ipv6, table, &todo, available).map(|()| todo != IptablesChanges::default())
         };
         let available = &self.available[usize::from(is_ipv6)];
-        let attempts = available.lock().unwrap_or_else(PoisonError::into_inner).attempts(desired);
+        let attempts = available.lock().unwrap_or_else(PoisonError::into_inner).attempts(desired, Instant::now());
         let mut refusals = Vec::new();
         for taken in &attempts {
             match attempt(*taken) {
                 Ok(has_changed) => {
-                    if let (Some(refusal), Some(wanted)) = (refusals.first(), attempts.first()) {
-                        let lacking = wanted.without(*taken);
+                    let mut available = available.lock().unwrap_or_else(PoisonError::into_inner);
+                    let MatchNews { lacking, regained } = available.learn(&attempts, *taken, Instant::now());
+                    if let Some(refusal) = refusals.first() {
                         say_what_is_lacking(is_ipv6, lacking, refusal);
-                        let mut available = available.lock().unwrap_or_else(PoisonError::into_inner);
-                        *available = available.without(lacking);
                     }
                     if has_changed && taken.recent {
                         begin_leases(desired);
                     }
-                    return Ok(has_changed);
+                    // What was regained is no change by others.
+                    return Ok(has_changed && !say_what_is_regained(is_ipv6, regained));
                 }
                 // Either a match is lacking, or the last attempt fails for the same reason and tells it.
                 Err(error @ Error::Iptables { .. }) => refusals.push(error),
@@ -149,8 +152,12 @@ fn begin_leases(rules: &[Rule]) {
     }
 }
 
+fn family(is_ipv6: bool) -> &'static str {
+    if is_ipv6 { "IPv6" } else { "IPv4" }
+}
+
 fn say_what_is_lacking(is_ipv6: bool, lacking: OptionalMatches, refusal: &Error) {
-    let family = if is_ipv6 { "IPv6" } else { "IPv4" };
+    let family = family(is_ipv6);
     if lacking.recent {
         tracing::warn!(
             "iptables for {family} has no `-m recent` (kernel module xt_recent): should this program be killed, programs on the host network \
@@ -163,6 +170,15 @@ fn say_what_is_lacking(is_ipv6: bool, lacking: OptionalMatches, refusal: &Error)
              programs on the host network: {refusal}"
         );
     }
+}
+
+/// True if anything is.
+fn say_what_is_regained(is_ipv6: bool, regained: OptionalMatches) -> bool {
+    let matches = [(regained.recent, "recent"), (regained.socket, "socket")];
+    for (_, name) in matches.iter().filter(|(is_regained, _)| *is_regained) {
+        tracing::info!("iptables for {} takes `-m {name}` after all, which it had refused", family(is_ipv6));
+    }
+    regained != OptionalMatches::NONE
 }
 
 /// Removes rules with our comments from `tables`, in whichever kind of iptables they are; returns how many there were,
@@ -179,6 +195,9 @@ pub(super) fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
                 match cleaned {
                     Ok(count) => removed += count,
                     Err(error @ Error::IptablesMissing { .. }) => tracing::debug!("nothing to clean: {error}"),
+                    Err(error) if is_native(&error) && !holds_ours(is_ipv6, *table) => {
+                        tracing::debug!("nothing to clean: {error}");
+                    }
                     // So would the others.
                     Err(error @ Error::IptablesHangs { .. }) => {
                         errors.push(error);
@@ -190,6 +209,18 @@ pub(super) fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
         }
     }
     (removed, errors)
+}
+
+/// Whether a table is one that iptables-nft would not have made, and does not read.
+fn is_native(error: &Error) -> bool {
+    matches!(error, Error::Iptables { message, .. } if message.contains("is incompatible, use 'nft' tool"))
+}
+
+/// Whether rules of ours are in a table that the programs do not read, since somebody has added his to it.
+fn holds_ours(is_ipv6: bool, table: IptablesTable) -> bool {
+    let family = if is_ipv6 { TableFamily::Ip6 } else { TableFamily::Ip };
+    // What cannot be told is told as an error of the programs.
+    ruleset::holds(family, table.name(), table.comment()).unwrap_or(true)
 }
 
 /// What one program says of one table.

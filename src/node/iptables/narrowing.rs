@@ -12,9 +12,11 @@
 //! The list of times goes with the last rule that names it. `xt_recent` is what kube-proxy needs for Services with
 //! session affinity, so a node that runs kube-proxy on iptables has it.
 
+use crate::backoff::Backoff;
 use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use std::iter::Peekable;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 /// Where the kernel takes what is to be noted of `address` (`+ADDRESS`, net/netfilter/xt_recent.c).
 pub(super) fn lease_file(address: IpAddr) -> String {
@@ -34,6 +36,11 @@ const LEASE_SECONDS: u32 = 1;
 /// ends sooner, and a watchdog that is held up again and again (at idle priority beside more work than the processors
 /// can do, for 0.3 s at a time and seldom for 0.8 s) loses it while it lives.
 const LEASE_PROBES: u32 = 2;
+
+/// After a match was refused, how long until it is wanted again; each further time twice as long,
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// but no longer than this. To try costs what a change of rules costs, and changes none.
+const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 
 /// What the kernel keeps the times of probes in.
 struct LeaseList {
@@ -65,12 +72,17 @@ impl OptionalMatches {
     pub const NONE: Self = Self { socket: false, recent: false };
 
     /// These without those of `other`.
-    pub(super) fn without(self, other: Self) -> Self {
+    fn without(self, other: Self) -> Self {
         Self { socket: self.socket && !other.socket, recent: self.recent && !other.recent }
     }
 
+    /// These and those of `other`.
+    fn with(self, other: Self) -> Self {
+        Self { socket: self.socket || other.socket, recent: self.recent || other.recent }
+    }
+
     /// What to try for `rules`, one after the other: those of `self` that any of `rules` takes, one of them, neither.
-    pub(super) fn attempts(self, rules: &[Rule]) -> Vec<Self> {
+    fn attempts(self, rules: &[Rule]) -> Vec<Self> {
         let wanted = Self {
             socket: self.socket && rules.iter().any(takes_socket_match),
             recent: self.recent && rules.iter().any(|rule| LeaseUse::of(rule) != LeaseUse::None),
@@ -83,6 +95,58 @@ impl OptionalMatches {
             attempts.push(Self::NONE);
         }
         attempts
+    }
+}
+
+/// What may be had of the optional matches, as far as is known: everything, until a program says no. That may have been
+/// for want of memory, so what was refused is wanted again, ever more seldom.
+#[derive(Debug)]
+pub(super) struct MatchAvailability {
+    available: OptionalMatches,
+    pauses: Backoff,
+    /// When what was refused is wanted again.
+    retry_at: Option<Instant>,
+}
+
+impl MatchAvailability {
+    pub(super) fn new() -> Self {
+        Self { available: OptionalMatches::ALL, pauses: Backoff::new(FIRST_RETRY, LONGEST_RETRY), retry_at: None }
+    }
+
+    /// What to try for `rules` ([`OptionalMatches::attempts`]).
+    pub(super) fn attempts(&self, rules: &[Rule], now: Instant) -> Vec<OptionalMatches> {
+        let is_retry = self.retry_at.is_some_and(|at| at <= now);
+        let wanted = if is_retry { OptionalMatches::ALL } else { self.available };
+        wanted.attempts(rules)
+    }
+
+    /// The first of `attempts` that succeeded was `taken`; what it has and what is lacking is known from now on.
+    /// Returns what it was not known to lack, or to have.
+    pub(super) fn learn(&mut self, attempts: &[OptionalMatches], taken: OptionalMatches, now: Instant) -> MatchNews {
+        let Some(wanted) = attempts.first() else { return MatchNews::default() };
+        let lacking = wanted.without(taken);
+        let before = self.available;
+        self.available = before.with(taken).without(lacking);
+        if lacking != OptionalMatches::NONE {
+            self.retry_at = Some(now + self.pauses.next_pause());
+        } else if self.available == OptionalMatches::ALL {
+            self.retry_at = None;
+            self.pauses.reset();
+        }
+        MatchNews { lacking: before.without(self.available), regained: self.available.without(before) }
+    }
+}
+
+/// What [`MatchAvailability`] has learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MatchNews {
+    pub lacking: OptionalMatches,
+    pub regained: OptionalMatches,
+}
+
+impl Default for MatchNews {
+    fn default() -> Self {
+        Self { lacking: OptionalMatches::NONE, regained: OptionalMatches::NONE }
     }
 }
 
@@ -245,6 +309,31 @@ mod tests {
         assert_eq!(all.attempts(&[accept]), [none]);
         assert_eq!(socket.attempts(&[query]), [socket, none]);
         assert_eq!(none.attempts(&[query]), [none]);
+    }
+
+    #[test]
+    fn what_was_refused_is_wanted_again_ever_more_seldom_and_told_once() {
+        let query = rule(Hook::RawPrerouting, TransportProtocol::Udp, None);
+        let (all, none) = (OptionalMatches::ALL, OptionalMatches::NONE);
+        let without_recent = OptionalMatches { recent: false, ..all };
+        let (mut availability, mut now) = (MatchAvailability::new(), Instant::now());
+        for seconds in [1, 2, 4, 8] {
+            let attempts = availability.attempts(&[query], now);
+            assert_eq!(attempts[0], all);
+            let news = availability.learn(&attempts, without_recent, now);
+            let lacking = if seconds == 1 { OptionalMatches { socket: false, ..all } } else { none };
+            assert_eq!(news, MatchNews { lacking, regained: none });
+            let pause = Duration::from_secs(seconds);
+            let early = availability.attempts(&[query], now + pause - Duration::from_millis(1));
+            assert_eq!(early[0], without_recent);
+            availability.learn(&early, without_recent, now);
+            now += pause;
+        }
+        let attempts = availability.attempts(&[query], now);
+        let regained = OptionalMatches { socket: false, ..all };
+        assert_eq!(availability.learn(&attempts, all, now), MatchNews { lacking: none, regained });
+        assert_eq!(availability.attempts(&[query], now)[0], all);
+        assert_eq!(availability.retry_at, None);
     }
 
     #[test]

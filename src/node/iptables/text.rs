@@ -34,7 +34,7 @@ impl IptablesTable {
         if hook.is_raw() { Self::Raw } else { Self::Filter }
     }
 
-    fn comment(self) -> &'static str {
+    pub(super) fn comment(self) -> &'static str {
         match self {
             Self::Raw => SKIP_CONNTRACK,
             Self::Filter => ALLOW_TRAFFIC,

@@ -318,6 +318,36 @@ mod tests {
         assert_eq!(dropped(include_bytes!("recorded/interface.xt"), "10.96.0.10"), [true, false, false, false]);
     }
 
+    /// A table for IPv4 whose hooks all begin at its first rule, and whose last rule is their policy. Each has no
+    /// condition, and its verdict; one that is the place of the next rule says nothing (`iptables -A INPUT`).
+    fn table(verdicts: &[i32]) -> Vec<u8> {
+        let length = (IPV4.matches + HEADER + 8) as u16;
+        let mut octets = vec![0; INFO];
+        let policy = u32::from(length) * (verdicts.len() as u32 - 1);
+        for hook in 0..5 {
+            octets[POLICIES + 4 * hook..][..4].copy_from_slice(&policy.to_ne_bytes());
+        }
+        for verdict in verdicts {
+            let mut entry = vec![0; length.into()];
+            entry[IPV4.target_offset..][..2].copy_from_slice(&(IPV4.matches as u16).to_ne_bytes());
+            entry[IPV4.target_offset + 2..][..2].copy_from_slice(&length.to_ne_bytes());
+            entry[IPV4.matches..][..2].copy_from_slice(&(length - IPV4.matches as u16).to_ne_bytes());
+            entry[IPV4.matches + HEADER..][..4].copy_from_slice(&verdict.to_ne_bytes());
+            octets.extend(entry);
+        }
+        octets
+    }
+
+    #[test]
+    fn rules_without_a_target_only_count_and_the_next_one_decides() {
+        let length = (IPV4.matches + HEADER + 8) as i32;
+        let counting: Vec<i32> = (1..=2 * DEPTH as i32).map(|number| number * length).collect();
+        for (policy, is_dropped) in [(ACCEPT, false), (DROP, true)] {
+            let verdicts = [&counting[..], &[policy]].concat();
+            assert_eq!(dropped(&table(&verdicts), "10.96.0.10"), [is_dropped; 4], "{policy}");
+        }
+    }
+
     #[test]
     fn octets_that_are_no_table_do_not_panic_and_may_drop_anything() {
         for recorded in [&include_bytes!("recorded/accepted.xt")[..], include_bytes!("recorded/rejecting6.xt")] {

@@ -4,6 +4,7 @@
 mod difference;
 mod read;
 
+use super::check_schedule::{CheckSchedule, Urgency};
 use super::desired::LinkSpec;
 use super::error::Error;
 use super::ipv6;
@@ -24,6 +25,7 @@ use rtnetlink::{
     AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec, MulticastGroup,
     RouteMessageBuilder, new_multicast_connection,
 };
+use std::future::pending;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -35,6 +37,10 @@ const ROUTE_WAIT: Duration = Duration::from_secs(1);
 /// How long a name is left alone after it was given back: somebody else may want another one, and neither should keep
 /// the other busy.
 const RENAME_PAUSE: Duration = Duration::from_secs(60);
+
+/// The longest pause between two repairs of a link that somebody changes again and again. What asks from its addresses
+/// gets no answer meanwhile, so it is no longer than it takes for repairs to cost next to nothing.
+const LONGEST_REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the kernel tells without having been asked.
 type Notifications = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
@@ -53,6 +59,8 @@ pub(super) struct Link {
     renamed: Option<Instant>,
     /// Why it has another name, as it was told.
     misnomer: Option<String>,
+    /// When to look after it; each repair is one of its looks.
+    schedule: CheckSchedule,
     /// What others did to it.
     mended: RateLimit,
     last_mended: Vec<LinkStep>,
@@ -79,6 +87,9 @@ impl Link {
             opened.map_err(|source| Error::Socket { purpose: "links", source })?;
         let connection = tokio::spawn(connection);
         let notifications = notifications.map(|(message, _sender)| message).boxed();
+        let mut schedule = CheckSchedule::new(Instant::now(), LONGEST_REPAIR_PAUSE);
+        // Whoever opens it looks after it without being told.
+        schedule.announce();
         Ok(Self {
             spec,
             handle,
@@ -88,6 +99,7 @@ impl Link {
             is_ours: false,
             renamed: None,
             misnomer: None,
+            schedule,
             mended: RateLimit::default(),
             last_mended: Vec::new(),
             made: RateLimit::default(),
@@ -102,6 +114,7 @@ impl Link {
     /// [`Error::LinkAdd`] when it cannot be made, [`Error::Ipv6Disabled`] and [`Error::LinkCheck`] for the rest, after
     /// everything has been tried.
     pub(super) async fn ensure(&mut self) -> Result<(), Error> {
+        self.schedule.begin(Instant::now());
         let found = self.find().await?;
         let before = found.link.clone();
         let is_known = before.as_ref().is_some_and(|link| self.index == Some(link.index));
@@ -170,6 +183,11 @@ impl Link {
         } else if !done.is_empty() {
             self.mended.add();
             self.last_mended = done.to_vec();
+        }
+        if self.schedule.end(!done.is_empty(), now) {
+            tracing::warn!(
+                "link {name} is changed again and again; it is put right ever more seldom, at last every {LONGEST_REPAIR_PAUSE:?}"
+            );
         }
         if let Some(count) = self.mended.due(now) {
             tracing::warn!(
@@ -253,32 +271,52 @@ impl Link {
         Ok(LinkInventory::among(named, made, self.index))
     }
 
-    /// Waits until the kernel tells of something about the link or its addresses, our own changes included. May be
-    /// dropped while it waits without losing any.
+    /// Waits until the kernel has told of something about the link or its addresses, our own changes included, and it
+    /// is time to look: at once, but later each time for one who takes away what was put right. May be dropped while it
+    /// waits without losing any.
     pub(super) async fn changed(&mut self) {
-        while let Some(message) = self.notifications.next().await {
-            let concerns = match message.payload {
-                NetlinkPayload::InnerMessage(
-                    RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
-                ) => Some(link.header.index) == self.index || name_of(&link) == Some(&self.spec.name),
-                NetlinkPayload::InnerMessage(
-                    RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
-                ) => Some(address.header.index) == self.index,
-                // Some are lost.
-                NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => true,
-                _ => false,
+        loop {
+            let due = self.schedule.due_at();
+            let due = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => pending().await,
+                }
             };
-            if concerns {
-                // What has come together is looked at together.
-                while let Some(Some(_)) = self.notifications.next().now_or_never() {}
-                return;
+            tokio::select! {
+                concerns = self.next_notification() => if concerns {
+                    // What has come together is looked at together.
+                    while let Some(Some(_)) = self.notifications.next().now_or_never() {}
+                    self.schedule.want(Urgency::Prompt, Instant::now());
+                },
+                () = due => {
+                    self.schedule.announce();
+                    return;
+                }
             }
         }
-        tracing::error!(
-            "the kernel's notifications about link {} ended; it is looked after at intervals only",
-            self.spec.name
-        );
-        std::future::pending().await
+    }
+
+    /// Whether the next thing that the kernel tells is about the link.
+    async fn next_notification(&mut self) -> bool {
+        let Some(message) = self.notifications.next().await else {
+            tracing::error!(
+                "the kernel's notifications about link {} ended; it is looked after at intervals only",
+                self.spec.name
+            );
+            return pending().await;
+        };
+        match message.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) => {
+                Some(link.header.index) == self.index || name_of(&link) == Some(&self.spec.name)
+            }
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
+            ) => Some(address.header.index) == self.index,
+            // Some are lost.
+            NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => true,
+            _ => false,
+        }
     }
 
     async fn take(&self, step: &LinkStep, view: Option<&LinkView>) -> Result<(), Error> {

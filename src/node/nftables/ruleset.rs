@@ -184,6 +184,21 @@ pub(crate) fn read() -> io::Result<Ruleset> {
     Ok(ruleset)
 }
 
+/// Whether any rule of a table says `comment`, in whichever form.
+///
+/// # Errors
+///
+/// The kernel has no nf_tables, or refuses for lack of NET_ADMIN.
+pub(crate) fn holds(family: TableFamily, table: &str, comment: &str) -> io::Result<bool> {
+    let mut request = Request::new().op_getrule_dump(&header(family.number(), 0));
+    request.encode().push_table_bytes(table.as_bytes());
+    let mut is_found = false;
+    NetlinkSocket::open()?.dump(&request, |payload| {
+        is_found |= payload.windows(comment.len()).any(|octets| octets == comment.as_bytes());
+    })?;
+    Ok(is_found)
+}
+
 fn text(name: &CStr) -> String {
     name.to_string_lossy().into_owned()
 }

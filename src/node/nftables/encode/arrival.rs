@@ -75,7 +75,7 @@ const TYPE_NF_PROTO: u32 = 2;
 const TYPE_IPV4_ADDRESS: u32 = 7;
 const TYPE_IPV6_ADDRESS: u32 = 8;
 const TYPE_INTERFACE: u32 = 20;
-const TYPE_BITS: u32 = 6;
+pub(super) const TYPE_BITS: u32 = 6;
 
 /// The index of `lo`, in every network namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK_INDEX: u32 = 1;

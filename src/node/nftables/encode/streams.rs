@@ -2,13 +2,15 @@
 //! intercepted, packets of its open connections would be kube-proxy's, or the fallback's: taken for the middle of a
 //! connection that nobody knows (`nf_conntrack_tcp_loose`), they are sent on to a server that answers with a reset.
 //!
-//! Each packet that our server sends on an open connection puts the client's address and port into a set, for
-//! [`KNOWN_FOR`]; what begins or refuses one does not, or a flood of SYNs would fill the set. What comes from there and
-//! acknowledges something (RFC 9293 section 3.1) is left untracked, intercepted or not. A SYN begins another
-//! connection, perhaps to another server: it takes its client out. UDP passes these rules by: they cost it up to three
-//! comparisons each.
+//! Each packet that our server sends on an open connection puts its two addresses and the client's port into a set, for
+//! [`KNOWN_FOR`]; what begins or refuses one does not, or a flood of SYNs would fill the set. What belongs to one that
+//! is there and acknowledges something (RFC 9293 section 3.1) is left untracked, intercepted or not. A SYN begins
+//! another connection, perhaps to another server: it takes out the one before. UDP passes these rules by: they cost it
+//! up to three comparisons each.
+//!
+//! The end of a connection takes nothing out: before Linux 6.5 what a packet deletes keeps its place in the set.
 
-use super::arrival::{ArrivalRule, SetOperation, accept, change, look_up, push_set, written};
+use super::arrival::{ArrivalRule, SetOperation, TYPE_BITS, accept, change, look_up, push_set, written};
 use super::{PREROUTING, bitwise, chain, compare, load_payload, match_packets, notrack};
 use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use netlink_bindings::nftables::{Chained, PayloadBase, PushExprListAttrs, Registers};
@@ -17,9 +19,11 @@ use std::time::Duration;
 
 /// Longer than a server takes to end: connections that have been silent for so long may be cut.
 const KNOWN_FOR: Duration = Duration::from_secs(30);
-/// Where it is full, connections are as they would be without this.
+/// Four times what the server holds at once, or 546 new ones a second. The kernel makes room for all of it when the set
+/// is made. Where it is full, further connections are as they would be without this: answered, but perhaps cut when
+/// their address is withdrawn; after [`KNOWN_FOR`] there is room again.
 const SIZE: u32 = 16384;
-/// `TYPE_INET_SERVICE` of nft's src/datatype.h, which stands behind the address.
+/// `TYPE_INET_SERVICE` of nft's src/datatype.h, which stands between the addresses.
 const TYPE_PORT: u32 = 13;
 /// Where the flags stand in a TCP header, and three of them.
 const FLAGS_OFFSET: u32 = 13;
@@ -27,12 +31,13 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// The set of a family: its name, the type and length of its addresses, and the register behind those.
+/// The set of a family: its name, the type and length of its addresses, and the registers behind the client's address.
 struct StreamSet {
     name: &'static str,
     address_type: u32,
     address_length: u32,
     port_register: Registers,
+    own_register: Registers,
     /// Where the source and the destination stand in the network header.
     source_offset: u32,
     destination_offset: u32,
@@ -44,6 +49,7 @@ const SETS: [StreamSet; 2] = [
         address_type: 7,
         address_length: 4,
         port_register: Registers::Reg3201,
+        own_register: Registers::Reg3202,
         source_offset: 12,
         destination_offset: 16,
     },
@@ -52,6 +58,7 @@ const SETS: [StreamSet; 2] = [
         address_type: 8,
         address_length: 16,
         port_register: Registers::Reg3204,
+        own_register: Registers::Reg3205,
         source_offset: 8,
         destination_offset: 24,
     },
@@ -60,8 +67,8 @@ const SETS: [StreamSet; 2] = [
 /// The sets, before any rule that names them.
 pub(super) fn push_sets(batch: &mut Chained<'_>, table: &str) {
     for (number, StreamSet { name, address_type, address_length, .. }) in (100..).zip(SETS) {
-        let key_type = address_type << 6 | TYPE_PORT;
-        push_set(batch, table, number, name, (key_type, address_length + 4), KNOWN_FOR, SIZE);
+        let key_type = address_type << (2 * TYPE_BITS) | TYPE_PORT << TYPE_BITS | address_type;
+        push_set(batch, table, number, name, (key_type, 2 * address_length + 4), KNOWN_FOR, SIZE);
     }
 }
 
@@ -83,14 +90,14 @@ pub(super) fn rules(rules: &[Rule]) -> Vec<ArrivalRule> {
         let set = if rule.address.is_ipv4() { ipv4 } else { ipv6 };
         let comes = |list, flag| {
             let list = match_packets(list, rule.protocol, PacketEnd::Destination, rule.address, Some(rule.port));
-            load_client(match_flag(list, SYN | ACK, flag), &set, PacketEnd::Source)
+            load_connection(match_flag(list, SYN | ACK, flag), &set, PacketEnd::Source)
         };
         let begins = || written(|list| change(comes(list, SYN), set.name, SetOperation::Delete));
         let goes_on = || written(|list| accept(notrack(look_up(comes(list, ACK), set.name))));
         let answers = written(|list| {
             let list = match_packets(list, rule.protocol, PacketEnd::Source, rule.address, Some(rule.port));
             let list = match_flag(list, SYN | ACK | RST, ACK);
-            change(load_client(list, &set, PacketEnd::Destination), set.name, SetOperation::Update)
+            change(load_connection(list, &set, PacketEnd::Destination), set.name, SetOperation::Update)
         });
         let comes = [PREROUTING, output].into_iter().flat_map(|chain| [(chain, begins()), (chain, goes_on())]);
         comes.chain([(output, answers)]).collect::<Vec<_>>()
@@ -104,14 +111,16 @@ fn match_flag<P: Pusher>(list: PushExprListAttrs<P>, mask: u8, flag: u8) -> Push
     compare(bitwise(flags, u32::from_ne_bytes([mask, 0, 0, 0]), 0), &[flag, 0, 0, 0])
 }
 
-/// The key of a client: the address and port at its `end`.
-fn load_client<P: Pusher>(list: PushExprListAttrs<P>, set: &StreamSet, end: PacketEnd) -> PushExprListAttrs<P> {
-    let (offset, port_offset) = match end {
-        PacketEnd::Source => (set.source_offset, 0),
-        PacketEnd::Destination => (set.destination_offset, 2),
+/// The key of a connection whose client is at the packet's `end`: its address and port, and the address at the other
+/// end.
+fn load_connection<P: Pusher>(list: PushExprListAttrs<P>, set: &StreamSet, end: PacketEnd) -> PushExprListAttrs<P> {
+    let (client, own, port) = match end {
+        PacketEnd::Source => (set.source_offset, set.destination_offset, 0),
+        PacketEnd::Destination => (set.destination_offset, set.source_offset, 2),
     };
-    let list = load_payload(list, PayloadBase::NetworkHeader, offset, set.address_length, Registers::Reg1);
-    load_payload(list, PayloadBase::TransportHeader, port_offset, 2, set.port_register)
+    let list = load_payload(list, PayloadBase::NetworkHeader, client, set.address_length, Registers::Reg1);
+    let list = load_payload(list, PayloadBase::TransportHeader, port, 2, set.port_register);
+    load_payload(list, PayloadBase::NetworkHeader, own, set.address_length, set.own_register)
 }
 
 #[cfg(test)]
