@@ -205,7 +205,7 @@ impl Loader for SnapshotRecorder<'_> {
         let asked = key(path);
         if !self.snapshot.borrow().data.contains_key(&asked) {
             let file = self.machine.stamp(path).map(|stamp| DataFile { text: String::new(), stamp });
-            self.snapshot.borrow_mut().data.insert(asked.clone(), file.map_err(ReadFailure::from));
+            self.snapshot.borrow_mut().data.insert(asked, file.map_err(ReadFailure::from));
         }
         replay(&self.snapshot.borrow().data, path)
     }
