@@ -14,6 +14,7 @@ mod processes;
 mod records;
 mod row;
 mod scene;
+mod streams;
 mod upstream;
 mod wire;
 

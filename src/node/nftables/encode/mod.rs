@@ -47,7 +47,7 @@ pub(super) enum TablePurpose {
     /// Rules of iptables leave packets untracked, and stay when we are gone; this table, which stays too, keeps them
     /// from it where [`arrival`] says so. It stands just before them, and gives a packet a template of connection
     /// tracking's own zone: NOTRACK leaves packets alone that have one, and connection tracking takes them as any
-    /// other.
+    /// other. Only open connections it leaves untracked itself ([`streams`]), since iptables has nothing that knows them.
     GuardIptables,
 }
 
@@ -85,13 +85,10 @@ pub(super) fn replace(table: &str, purpose: TablePurpose, rules: &[Rule], first_
         attributes.push_policy(VerdictCode::Accept as u32).push_type(c"filter");
     }
     arrival::push_frame(&mut batch, table);
-    if purpose == TablePurpose::Untrack {
-        streams::push_sets(&mut batch, table);
-    }
+    streams::push_sets(&mut batch, table);
     batch.request().op_delrule_do(&family).encode().push_table_bytes(table.as_bytes());
     let written = rules.iter().filter_map(|rule| Some((chain(rule.hook)?.0, expressions(rule, purpose)?)));
-    let streams = if purpose == TablePurpose::Untrack { streams::rules(rules) } else { Vec::new() };
-    for (chain, octets) in streams.into_iter().chain(arrival::rules(rules, purpose)).chain(written) {
+    for (chain, octets) in streams::rules(rules).into_iter().chain(arrival::rules(rules, purpose)).chain(written) {
         let mut request = batch.request().set_create().set_append().op_newrule_do(&family);
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
         let mut list = attributes.nested_expressions();
@@ -321,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_untracks_nothing_has_no_owner_and_stands_before_iptables() {
+    fn a_guard_untracks_no_query_has_no_owner_and_stands_before_iptables() {
         let rules = [
             rule(Hook::RawPrerouting),
             rule(Hook::RawOutput),

@@ -1,6 +1,7 @@
-//! The part of the owned table that lets TCP connections end where they began. When an address is no longer
-//! intercepted, packets of its open connections would be kube-proxy's, or the fallback's: taken for the middle of a
-//! connection that nobody knows (`nf_conntrack_tcp_loose`), they are sent on to a server that answers with a reset.
+//! The part of our table, also of the one that guards rules of iptables, that lets TCP connections end where they began.
+//! When an address is no longer intercepted, packets of its open connections would be kube-proxy's, or the fallback's:
+//! taken for the middle of a connection that nobody knows (`nf_conntrack_tcp_loose`), they are sent on to a server that
+//! answers with a reset.
 //!
 //! Each packet that our server sends on an open connection puts its two addresses and the client's port into a set, for
 //! [`KNOWN_FOR`]; what begins or refuses one does not, or a flood of SYNs would fill the set. What belongs to one that
