@@ -126,6 +126,11 @@ impl Stage {
         server.wait_ready(self.dns).unwrap_or_else(|e| panic!("{e}"));
         server
     }
+    /// Waits until the metric says whether what is configured is refused.
+    fn is_refused(&self, expected: bool) -> bool {
+        let value = Some(f64::from(u8::from(expected)));
+        wait_until(PATIENCE, || metric(self.metrics, "nodelocaldns_configuration_refused") == value)
+    }
     /// Who answers.
     fn who(&self) -> Option<String> {
         ask(loopback(self.dns), WHO, "A")?.answers.first().map(|record| record.data.to_string())
@@ -233,6 +238,7 @@ fn a_bad_configmap_is_refused_counted_and_told_and_the_last_good_one_serves() {
     stage.wait_errors(2.0, &server);
     assert_eq!(stage.who().as_deref(), Some("192.0.2.2"), "the last good one serves on");
     assert_eq!(stage.written(), good);
+    assert!(stage.is_refused(true), "{}", server.tail(20));
 
     // Neither is a changed template held up.
     stage.set_template(&stage.template_text("# changed"));
@@ -242,6 +248,25 @@ fn a_bad_configmap_is_refused_counted_and_told_and_the_last_good_one_serves() {
     stage.kube_dns.swap(&[("stubDomains", "{}")]);
     stage.wait_who("192.0.2.1", &server);
     assert_eq!(stage.errors("configmap"), Some(2.0));
+    assert!(stage.is_refused(false), "{}", server.tail(20));
+}
+
+/// What the mended ConfigMap gives is what the template gave without it, and what stood there was served meanwhile.
+#[test]
+fn a_configmap_that_was_bad_at_the_start_and_says_nothing_now_is_served() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text(""));
+    stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
+    let server = stage.start();
+    assert!(wait_until(PATIENCE, || stage.written().contains("acme.local")), "{}", server.tail(30));
+    drop(server);
+    stage.kube_dns.swap(&[("stubDomains", "{")]);
+    let server = stage.start();
+    stage.wait_who("192.0.2.2", &server);
+    assert!(stage.is_refused(true), "{}", server.tail(20));
+    stage.kube_dns.swap(&[("stubDomains", "{}")]);
+    stage.wait_who("192.0.2.1", &server);
+    assert!(stage.is_refused(false), "{}", server.tail(20));
 }
 
 #[test]
@@ -261,12 +286,16 @@ fn a_corefile_that_comes_out_bad_is_refused_and_stands_beside_the_good_one() {
     assert!(std::fs::read_to_string(&refused).is_ok_and(|text| text.lines().nth(3) == Some("    cahce 30")));
     assert_eq!(stage.written(), good);
     assert_eq!(stage.who().as_deref(), Some("192.0.2.1"));
-    let is_refused = || metric(stage.metrics, "nodelocaldns_configuration_refused{reason=\"bad\"}") == Some(1.0);
-    assert!(is_refused());
+    assert!(stage.is_refused(true), "{}", server.tail(20));
+    // Whoever asks for a reload is told again, and served what stands there; what the template says is refused still.
+    server.signal(libc::SIGUSR1);
+    stage.wait_errors(2.0, &server);
+    server.wait_output("the changed Corefile serves", PATIENCE);
+    assert!(stage.is_refused(true), "{}", server.tail(20));
     // A process that begins serves what its predecessor has written, and shows it.
     drop(server);
     let server = stage.start();
-    assert!(is_refused());
+    assert!(stage.is_refused(true), "{}", server.tail(20));
     stage.wait_errors(1.0, &server);
 
     // A pillar without a value is told with its place in the template.
@@ -279,8 +308,7 @@ fn a_corefile_that_comes_out_bad_is_refused_and_stands_beside_the_good_one() {
     stage.set_template(&stage.template_text("cache 30"));
     assert!(wait_until(PATIENCE, || stage.written().contains("cache 30")), "{}", server.tail(20));
     assert!(wait_until(PATIENCE, || !refused.exists()), "it goes after the good one is written");
-    let is_refused = || metric(stage.metrics, "nodelocaldns_configuration_refused{reason=\"bad\"}") == Some(1.0);
-    assert!(!is_refused());
+    assert!(stage.is_refused(false), "{}", server.tail(20));
 }
 
 #[test]

@@ -609,6 +609,42 @@ fn a_pipe_in_the_place_of_the_corefile_is_refused_and_the_old_one_serves_on() {
     ports.wait_who("192.0.2.2", &server);
 }
 
+/// As a program that is no node's agent.
+#[test]
+fn a_corefile_that_goes_or_becomes_a_pipe_is_told_once_and_served_when_it_is_a_file_again() {
+    let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
+    let ports = Ports::new();
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &ports.corefile(first.port, RELOAD));
+    let mut command = Command::new(binary());
+    command.arg("-conf").arg(&corefile);
+    let mut server = Server::spawn(command, scratch());
+    server.wait_ready(ports.dns).unwrap_or_else(|e| panic!("{e}"));
+    ports.wait_who("192.0.2.1", &server);
+    let is_refused = |expected: f64| {
+        let is_so = || metric(ports.metrics, "nodelocaldns_configuration_refused") == Some(expected);
+        assert!(wait_until(RELOAD_PATIENCE, is_so), "not {expected}:\n{}", server.tail(20));
+    };
+    let failures = || metric(ports.metrics, "coredns_reload_failed_total").unwrap_or_default();
+    is_refused(0.0);
+    let aside = folder.path().join("aside");
+    std::fs::rename(&corefile, &aside).expect("the Corefile is there");
+    is_refused(1.0);
+    // Looks go on.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(failures(), 1.0, "{}", server.tail(20));
+    std::fs::rename(&aside, &corefile).expect("it is there");
+    is_refused(0.0);
+
+    std::fs::remove_file(&corefile).expect("the Corefile is there");
+    assert!(Command::new("mkfifo").arg(&corefile).status().expect("mkfifo runs").success());
+    is_refused(1.0);
+    std::fs::remove_file(&corefile).expect("the pipe is there");
+    write(folder.path(), "Corefile", &ports.corefile(second.port, RELOAD));
+    ports.wait_who("192.0.2.2", &server);
+    is_refused(0.0);
+}
+
 #[test]
 fn sigusr1_reloads_a_corefile_that_does_not_ask_to_be_watched() {
     let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));

@@ -65,7 +65,7 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "NodeLocalDNSConfigurationRefused",
-        expression: "max without (reason) (nodelocaldns_configuration_refused) > 0 or increase(coredns_reload_failed_total{JOB}[10m]) > 0 or sum without (errortype) (increase(coredns_nodecache_setup_errors_total{JOB, errortype=\"configmap\"}[10m])) > 0",
+        expression: "nodelocaldns_configuration_refused > 0 or increase(coredns_reload_failed_total{JOB}[10m]) > 0 or sum without (errortype) (increase(coredns_nodecache_setup_errors_total{JOB, errortype=\"configmap\"}[10m])) > 0",
         holds_for: "0m",
         severity: Severity::Warning,
         summary: "{{ $labels.instance }} refuses its new configuration and serves with the one before it.",

@@ -41,8 +41,6 @@ pub(super) struct InitialConfiguration {
     pub loaded: LoadedCorefile,
     /// Is to be written still.
     pub unwritten: Option<Rendered>,
-    /// Something else is configured, and refused.
-    pub is_refused: bool,
 }
 
 impl CorefileOrigin {
@@ -88,10 +86,10 @@ impl CorefileOrigin {
             Self::Plain(CorefileArgument::Stdin) => STDIN.into(),
             Self::Plain(CorefileArgument::File(path)) => path,
             Self::Rendering(mut rendering) => {
-                let RenderedStart { source, loaded, unwritten, is_refused } = rendering.start(&errors)?;
+                let RenderedStart { source, loaded, unwritten } = rendering.start(&errors)?;
                 let rendering = Some((*rendering, errors));
                 let files = ConfigurationFiles { source, rendering, default_port, reader, seen: None };
-                return Ok(InitialConfiguration { files, loaded, unwritten, is_refused });
+                return Ok(InitialConfiguration { files, loaded, unwritten });
             }
         };
         let files::Recorded { snapshot, digest } = reader.corefile()?;
@@ -104,7 +102,6 @@ impl CorefileOrigin {
             files: ConfigurationFiles { source, rendering: None, default_port, reader, seen: Some(digest) },
             loaded,
             unwritten: None,
-            is_refused: false,
         })
     }
 }

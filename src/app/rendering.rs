@@ -55,7 +55,7 @@ impl Rendering {
         let Some((refresh, snapshot)) = self.first_refresh(errors)? else {
             let source = CorefileSource::File(self.target.path().to_owned());
             let loaded = source.load(self.default_port, &self.files.corefile()?.snapshot)?;
-            return Ok(RenderedStart { source, loaded, unwritten: None, is_refused: false });
+            return Ok(RenderedStart { source, loaded, unwritten: None });
         };
         let mut refusals = Vec::new();
         let is_config_good =
@@ -63,6 +63,9 @@ impl Rendering {
         for problem in refresh.problems {
             errors.count_configmap();
             refusals.push(problem.to_string());
+        }
+        if !is_config_good {
+            self.template.discard();
         }
         let mut refused_text = None;
         // Served when there is nothing better.
@@ -97,7 +100,7 @@ impl Rendering {
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("{} is served as it stands", self.target.path().display());
-                    return Ok(RenderedStart { source: written, loaded, unwritten: None, is_refused: true });
+                    return Ok(RenderedStart { source: written, loaded, unwritten: None });
                 }
                 Err(error) => refusals.push(error.to_string()),
             }
@@ -114,7 +117,7 @@ impl Rendering {
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("the template is served without the kube-dns ConfigMap");
-                    return Ok(RenderedStart { is_refused: true, ..self.accept_first(rendered, loaded, errors) });
+                    return Ok(self.accept_first(rendered, loaded, errors));
                 }
                 Err(error) => refusals.push(self.explain(&rendered, error, &snapshot).to_string()),
             }
@@ -156,6 +159,11 @@ impl Rendering {
             let outcome = outcome.map_err(|error| self.explain(&rendered, error, snapshot));
             (rendered, outcome)
         })
+    }
+
+    /// Whether template or ConfigMap are not what serves, since they are bad.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refusal.is_some() || self.template.has_problems()
     }
 
     /// Reads the text as if it stood where it is to be written.
@@ -230,12 +238,12 @@ impl Rendering {
         match deadline::within(START_PATIENCE, move || files.write(&text)) {
             Ok(written) => {
                 let source = self.written(&rendered, written, errors);
-                RenderedStart { source, loaded, unwritten: None, is_refused: false }
+                RenderedStart { source, loaded, unwritten: None }
             }
             Err(error) => {
                 errors.count_configmap();
                 tracing::warn!("the Corefile is not in {} yet: {error}; it is served from memory", path.display());
-                RenderedStart { source: from_memory, loaded, unwritten: Some(rendered), is_refused: false }
+                RenderedStart { source: from_memory, loaded, unwritten: Some(rendered) }
             }
         }
     }
@@ -282,8 +290,6 @@ pub(super) struct RenderedStart {
     pub loaded: LoadedCorefile,
     /// Is to be written still.
     pub unwritten: Option<Rendered>,
-    /// Template or ConfigMap are refused.
-    pub is_refused: bool,
 }
 
 fn tell(refusals: &[String]) {

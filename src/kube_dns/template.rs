@@ -39,13 +39,16 @@ pub(crate) struct CorefileTemplate {
     /// The last ConfigMap that was good.
     config: KubeDnsConfig,
     last_text: Option<String>,
+    /// The last text is not served, since the ConfigMap was bad and something better stood there.
+    is_discarded: bool,
     last_problems: Vec<String>,
 }
 
 impl CorefileTemplate {
     /// `base` is the template, `kube_dns` the folder the ConfigMap is mounted on, if there is one.
     pub(crate) fn new(base: PathBuf, kube_dns: Option<PathBuf>, values: PillarValues) -> Self {
-        Self { base, kube_dns, values, config: KubeDnsConfig::default(), last_text: None, last_problems: Vec::new() }
+        let (config, last_problems) = (KubeDnsConfig::default(), Vec::new());
+        Self { base, kube_dns, values, config, last_text: None, is_discarded: false, last_problems }
     }
     /// The template's path.
     pub(crate) fn base(&self) -> &Path {
@@ -54,6 +57,16 @@ impl CorefileTemplate {
     /// The ConfigMap's folder.
     pub(crate) fn kube_dns(&self) -> Option<&Path> {
         self.kube_dns.as_deref()
+    }
+
+    /// The text of the last look is not to be served unless the ConfigMap is good: it is new then, though it may be the
+    /// same.
+    pub(crate) fn discard(&mut self) {
+        self.is_discarded = true;
+    }
+    /// Whether template or ConfigMap were bad at the last look.
+    pub(crate) fn has_problems(&self) -> bool {
+        !self.last_problems.is_empty()
     }
 
     /// Reads the files. With a bad ConfigMap the last good one is rendered, so that the template's own changes are not
@@ -65,10 +78,12 @@ impl CorefileTemplate {
             Some(Err(errors)) => problems.push(errors.into()),
             None => {}
         }
+        let is_wanted = self.is_discarded && problems.is_empty();
         let rendered = self.render(&self.config, files).map_err(|error| problems.push(error)).ok();
-        let is_new = rendered.as_ref().is_some_and(|rendered| self.last_text.as_ref() != Some(&rendered.text));
+        let is_new =
+            rendered.as_ref().is_some_and(|rendered| is_wanted || self.last_text.as_ref() != Some(&rendered.text));
         if let Some(rendered) = rendered.as_ref().filter(|_| is_new) {
-            self.last_text = Some(rendered.text.clone());
+            (self.last_text, self.is_discarded) = (Some(rendered.text.clone()), false);
         }
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let before = std::mem::replace(&mut self.last_problems, told);

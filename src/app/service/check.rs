@@ -1,11 +1,11 @@
 //! Looks at the configuration's files, takes what has changed in them, and writes what is rendered. A file system may
 //! hang, so each look and each writing runs beside the service.
 
-use super::{PendingCorefile, Service};
+use super::{PendingCorefile, RefusedParts, Service};
 use crate::app::configuration_files::{self, CheckedFiles, ConfigurationFiles, Look, WrittenFiles};
 use crate::app::load::{CorefileSource, LoadError, LoadedCorefile};
 use crate::directives::cache;
-use crate::directives::reload::{self, Fingerprint, RefusalReason};
+use crate::directives::reload::{self, Fingerprint};
 use crate::kube_dns::render::Rendered;
 use crate::server::Retries;
 use std::io;
@@ -47,7 +47,8 @@ impl Service {
         self.is_reload_requested |= std::mem::take(&mut self.is_check_requested);
         self.next_check = Some(Instant::now() + configuration_files::PAUSE);
         if !std::mem::replace(&mut self.is_unreadable, true) {
-            self.reloads.count_failure(RefusalReason::Unreadable);
+            self.show_refusal();
+            self.reloads.count_failure();
             self.count_configmap();
             let path = self
                 .files
@@ -66,8 +67,10 @@ impl Service {
         (self.files.rendering, self.files.seen) = (files.rendering, files.seen);
         let always = std::mem::take(&mut self.is_check_requested);
         if std::mem::take(&mut self.is_unreadable) {
-            self.reloads.show(RefusalReason::Unreadable, false);
             tracing::info!("plugin/reload: the configuration can be read again");
+        }
+        if let Some(read) = &found.read {
+            self.refused.bad = read.is_err();
         }
         let waits = self.candidate.take_if(|candidate| always && candidate.rendered.is_some());
         match (found.rendered, waits) {
@@ -88,7 +91,15 @@ impl Service {
         if always {
             cache::flush(&self.services.reload_state);
         }
+        self.show_refusal();
         self.write_and_watch();
+    }
+
+    /// Shows whether what is configured is what serves.
+    pub(super) fn show_refusal(&self) {
+        let is_template_refused = self.files.rendering.as_ref().is_some_and(|(rendering, _)| rendering.is_refused());
+        let RefusedParts { rendered, read, bad } = self.refused;
+        self.reloads.set_refused(is_template_refused || rendered || read || bad || self.is_unreadable);
     }
 
     /// True if it serves now.
@@ -106,12 +117,17 @@ impl Service {
         }
     }
 
-    /// Swaps the Corefile in as it stands if it has changed, or `always`.
+    /// Swaps the Corefile in as it stands if it has changed, or `always`. Why it is refused is told once.
     async fn on_read(&mut self, loaded: Result<LoadedCorefile, LoadError>, always: bool) {
-        if let Some(fingerprint) = fingerprint(&loaded) {
-            if !self.changes.is_changed(fingerprint, loaded.is_ok()) && !always {
-                return;
-            }
+        let fingerprint = fingerprint(&loaded);
+        let is_changed = fingerprint.is_some_and(|fingerprint| self.changes.is_changed(fingerprint, loaded.is_ok()));
+        let refusal = loaded.as_ref().err().map(ToString::to_string);
+        let is_refused_anew = refusal.is_some() && refusal != self.read_refusal;
+        self.read_refusal = refusal;
+        if !is_changed && !is_refused_anew && !always {
+            return;
+        }
+        if let Some(fingerprint) = fingerprint {
             self.reloads.set_version(fingerprint);
         }
         self.forget_candidate();

@@ -78,6 +78,29 @@ struct PendingCorefile {
     rendered: Option<Rendered>,
 }
 
+/// What is configured and does not serve.
+#[derive(Clone, Copy, Default)]
+struct RefusedParts {
+    /// What was rendered last could not be served.
+    rendered: bool,
+    /// The Corefile as it was read last could not be served.
+    read: bool,
+    /// The Corefile as it stands is bad.
+    bad: bool,
+}
+
+impl RefusedParts {
+    /// Something has been served, or could not be.
+    fn set(&mut self, is_rendered: bool, is_refused: bool) {
+        match (is_rendered, is_refused) {
+            // It goes before whatever stands where it is written.
+            (true, false) => *self = Self::default(),
+            (true, true) => self.rendered = true,
+            (false, _) => self.read = is_refused,
+        }
+    }
+}
+
 /// Everything that serves.
 pub(super) struct Service {
     options: ServiceOptions,
@@ -92,6 +115,9 @@ pub(super) struct Service {
     is_check_requested: bool,
     /// The last look, and the last writing and watching, did not come to an end.
     is_unreadable: bool,
+    refused: RefusedParts,
+    /// Why the Corefile as it stands is refused, as it was told.
+    read_refusal: Option<String>,
     is_unwritable: bool,
     /// Is served, and not written yet.
     unwritten: Option<Rendered>,
@@ -150,7 +176,10 @@ impl Service {
             ServiceEvent::FilesWritten(settled) => self.on_files_written(settled),
             ServiceEvent::RetrySwap => {
                 match self.candidate.take() {
-                    Some(candidate) => _ = self.serve(candidate).await,
+                    Some(candidate) => {
+                        self.serve(candidate).await;
+                        self.show_refusal();
+                    }
                     None => self.swaps = Retries::default(),
                 }
                 if !self.is_at_work() {

@@ -1,7 +1,7 @@
 //! The service's start: the configuration is loaded, the sockets are had from the watchdog, and the plan serves.
 
 use super::swap::{apply, upstreams};
-use super::{Service, ServiceOptions};
+use super::{RefusedParts, Service, ServiceOptions};
 use crate::app::banner::banner;
 use crate::app::cache_handover;
 use crate::app::configuration_files::{BackgroundWork, CorefileOrigin, InitialConfiguration};
@@ -9,7 +9,7 @@ use crate::app::log::Verbosity;
 use crate::app::setup_errors::SetupErrors;
 use crate::chain::{DataFiles, LineSink, ProcessContext};
 use crate::directives::prometheus::ProcessMetrics;
-use crate::directives::reload::{ChangeDetector, RefusalReason, ReloadMetrics};
+use crate::directives::reload::{ChangeDetector, ReloadMetrics};
 use crate::kube_dns::watch::FileWatch;
 use crate::server::{Retries, Server};
 use crate::watchdog::MetricsExchange;
@@ -50,7 +50,7 @@ impl Service {
                 .ok()
                 .map(MetricsExchange::into_ask)
         });
-        let InitialConfiguration { files, loaded, unwritten, is_refused } =
+        let InitialConfiguration { files, loaded, unwritten } =
             origin.load(options.default_port, reader, errors).await?;
         if !loaded.warnings.is_empty() {
             LineSink::stderr()?.text(format!("{}\n", loaded.warnings).as_bytes());
@@ -89,6 +89,8 @@ impl Service {
             is_reload_requested: false,
             is_check_requested: false,
             is_unreadable: false,
+            refused: RefusedParts::default(),
+            read_refusal: None,
             is_unwritable: false,
             unwritten,
             plan,
@@ -102,7 +104,7 @@ impl Service {
         if let Some(notice) = &loaded.notice {
             tracing::info!("{notice}");
         }
-        service.reloads.show(RefusalReason::Bad, is_refused);
+        service.show_refusal();
         service.begin();
         service.listen_http();
         service.write_and_watch();

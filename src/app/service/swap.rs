@@ -4,7 +4,6 @@ use super::{DRAIN_LIMIT, PendingCorefile, Service, ServiceOptions};
 use crate::app::load::{CorefileSource, LoadedCorefile};
 use crate::chain::{BuildError, ChainUpstreams, ProcessContext};
 use crate::directives::prometheus;
-use crate::directives::reload::RefusalReason;
 use crate::plan::{Listener, Plan};
 use crate::server::{ListenAddresses, Retries, Server};
 use crate::watchdog::HTTP_LISTEN;
@@ -43,11 +42,13 @@ impl Service {
         let is_rendered = candidate.rendered.is_some();
         if candidate.loaded.config.serves_nothing() && !self.plan.listeners.is_empty() {
             // A file that was emptied, or is still being written, must not end the service.
+            self.refused.set(is_rendered, true);
             self.refuse(&anyhow::anyhow!("{}", candidate.loaded.warnings), is_rendered);
             return false;
         }
         match self.swap(&candidate.loaded).await {
             Ok(plan) => {
+                self.refused.set(is_rendered, false);
                 self.swaps = Retries::default();
                 self.plan = plan;
                 let PendingCorefile { loaded, rendered } = candidate;
@@ -62,7 +63,6 @@ impl Service {
                 }
                 self.begin();
                 self.listen_http();
-                self.reloads.show(RefusalReason::Bad, false);
                 tracing::info!("plugin/reload: the changed Corefile serves");
                 if !warnings.is_empty() {
                     tracing::warn!("plugin/reload: what of it is not heeded:\n{warnings}");
@@ -70,6 +70,7 @@ impl Service {
                 return true;
             }
             Err(error) => {
+                self.refused.set(is_rendered, true);
                 let mut new = Vec::new();
                 if let SwapError::Sockets(errors) = &error {
                     new = self.swaps.take(errors, std::time::Instant::now());
@@ -100,7 +101,7 @@ impl Service {
     }
 
     pub(super) fn refuse(&self, error: &anyhow::Error, is_rendered: bool) {
-        self.reloads.count_failure(RefusalReason::Bad);
+        self.reloads.count_failure();
         if is_rendered {
             self.count_configmap();
         }

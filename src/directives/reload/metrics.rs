@@ -11,43 +11,25 @@ pub(crate) struct ReloadMetrics {
     registry: Registry,
     failed: Counter,
     refused: Gauge,
-    unreadable: Gauge,
-}
-
-/// Why what is configured is not what serves.
-#[derive(Clone, Copy)]
-pub(crate) enum RefusalReason {
-    /// It is bad, or its sockets are not to be had.
-    Bad,
-    /// It cannot be read.
-    Unreadable,
 }
 
 impl ReloadMetrics {
     /// In `registry`, with `served` as the version.
     pub(crate) fn new(registry: &Registry, served: Fingerprint) -> Self {
         let failed = registry.counter("coredns_reload_failed_total", "Changed Corefiles that were refused.", &[]);
-        let gauge = |reason| {
-            let help = "1 while what is configured is refused, or cannot be read, and what was before serves.";
-            registry.gauge("nodelocaldns_configuration_refused", help, &[("reason", reason)])
-        };
-        let (refused, unreadable) = (gauge("bad"), gauge("unreadable"));
-        let series = Self { registry: registry.clone(), failed, refused, unreadable };
+        let help = "1 while what is configured is refused, or cannot be read, and what was before serves.";
+        let refused = registry.gauge("nodelocaldns_configuration_refused", help, &[]);
+        let series = Self { registry: registry.clone(), failed, refused };
         series.set_version(served);
         series
     }
     /// A changed Corefile was refused.
-    pub(crate) fn count_failure(&self, reason: RefusalReason) {
+    pub(crate) fn count_failure(&self) {
         self.failed.increment();
-        self.show(reason, true);
     }
-    /// Whether there is this reason now.
-    pub(crate) fn show(&self, reason: RefusalReason, is_so: bool) {
-        let gauge = match reason {
-            RefusalReason::Bad => &self.refused,
-            RefusalReason::Unreadable => &self.unreadable,
-        };
-        gauge.set(f64::from(u8::from(is_so)));
+    /// Whether what is configured is something else than what serves, and refused.
+    pub(crate) fn set_refused(&self, is_refused: bool) {
+        self.refused.set(f64::from(u8::from(is_refused)));
     }
     /// The last version seen, refused or not, as in the reference. The one before goes.
     pub(crate) fn set_version(&self, version: Fingerprint) {
@@ -60,7 +42,7 @@ impl ReloadMetrics {
 
 #[cfg(test)]
 mod tests {
-    use super::{RefusalReason, ReloadMetrics};
+    use super::ReloadMetrics;
     use crate::corefile::Sources;
     use crate::directives::reload::Fingerprint;
     use crate::metrics::Registry;
@@ -78,23 +60,10 @@ mod tests {
         assert!(shown(of("first")));
         series.set_version(of("second"));
         assert!(shown(of("second")) && !shown(of("first")));
-        series.count_failure(RefusalReason::Bad);
-        assert!(registry.encode().contains("coredns_reload_failed_total 1\n"));
-    }
-
-    #[test]
-    fn a_refusal_is_shown_for_as_long_as_it_lasts() {
-        let registry = Registry::new(2);
-        let text = &Sources { files: vec![("Corefile".into(), "text".into())] };
-        let series = ReloadMetrics::new(&registry, Fingerprint::of(text, &[]));
-        let shows = |reason: &str, value: u8| {
-            registry.encode().contains(&format!("nodelocaldns_configuration_refused{{reason=\"{reason}\"}} {value}\n"))
-        };
-        assert!(shows("bad", 0) && shows("unreadable", 0));
-        series.count_failure(RefusalReason::Bad);
-        assert!(shows("bad", 1) && shows("unreadable", 0));
-        series.count_failure(RefusalReason::Unreadable);
-        series.show(RefusalReason::Bad, false);
-        assert!(shows("bad", 0) && shows("unreadable", 1));
+        series.count_failure();
+        series.set_refused(true);
+        let text = registry.encode();
+        assert!(text.contains("coredns_reload_failed_total 1\n"), "{text}");
+        assert!(text.contains("nodelocaldns_configuration_refused 1\n"), "{text}");
     }
 }

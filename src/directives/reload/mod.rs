@@ -6,7 +6,7 @@ mod change;
 mod metrics;
 
 pub(crate) use change::{ChangeDetector, FilePart, Fingerprint};
-pub(crate) use metrics::{RefusalReason, ReloadMetrics};
+pub(crate) use metrics::ReloadMetrics;
 
 use crate::chain::{BlockConfig, ParseContext, ReloadConfig};
 use crate::corefile::{Directive, value};

@@ -35,8 +35,9 @@ const OF_RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 pub(crate) struct FileServer {
     mode: Mode,
     default_port: u16,
-    /// A Corefile that can be read but once: what standard input had, or a pipe.
-    fixed: Mutex<Option<CorefileSource>>,
+    /// Where the Corefile is that the command line names, once that is known: one that can be read but once (standard
+    /// input, a pipe) is kept.
+    plain: Mutex<Option<CorefileSource>>,
     rendering: OnceLock<(CorefileTemplate, CorefileOutput)>,
     /// What was read or looked for at the last look, good or bad: for the Corefile as it stands, and for the one that
     /// is rendered.
@@ -55,11 +56,11 @@ impl FileServer {
     /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the
     /// Corefile.
     pub(crate) fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
-        let fixed = Mutex::new(input.as_deref().map(CorefileSource::stdin));
+        let plain = Mutex::new(input.as_deref().map(CorefileSource::stdin));
         Self {
             mode,
             default_port,
-            fixed,
+            plain,
             rendering: OnceLock::new(),
             of_corefile: Mutex::default(),
             of_template: Mutex::default(),
@@ -172,8 +173,8 @@ impl FileServer {
             Mode::Agent(agent) => return Ok(CorefileSource::File(agent.conf.clone())),
             Mode::Plain(corefile) => corefile,
         };
-        let mut fixed = self.fixed.lock();
-        if let Some(source) = &*fixed {
+        let mut plain = self.plain.lock();
+        if let Some(source) = &*plain {
             return Ok(source.clone());
         }
         let source = match corefile {
@@ -182,9 +183,8 @@ impl FileServer {
             CorefileArgument::Stdin => Ok(CorefileSource::stdin(&[])),
             CorefileArgument::File(path) => CorefileSource::file(path),
         }?;
-        if matches!(source, CorefileSource::Text { .. }) {
-            *fixed = Some(source.clone());
-        }
+        // Also of a file: a pipe that takes its place later is not waited for, but refused.
+        *plain = Some(source.clone());
         Ok(source)
     }
 
