@@ -96,11 +96,15 @@ pub(super) fn steps(spec: &LinkSpec, view: Option<&LinkView>, is_ours: bool, may
     };
     let mark = (is_ours && view.alias.as_ref() != Some(&alias(&spec.name))).then_some(LinkStep::Mark);
     let rename = (is_ours && may_be_renamed && view.name != spec.name).then_some(LinkStep::Rename);
-    let raise = (!view.is_up).then_some(LinkStep::Raise);
     let is_missing = |address: &&IpAddr| !view.addresses.iter().any(|(present, _)| present == *address);
-    // Addresses before the name: queries wait for them.
     let missing = spec.addresses.iter().filter(is_missing).copied().map(LinkStep::Add);
-    raise.into_iter().chain(missing).chain(mark).chain(rename).collect()
+    let naming = mark.into_iter().chain(rename);
+    match view.is_up {
+        // Queries wait for the addresses.
+        true => missing.chain(naming).collect(),
+        // Kernels before 6.2 rename no link that is up.
+        false => naming.chain([LinkStep::Raise]).chain(missing).collect(),
+    }
 }
 
 /// Whether the link is ours to delete: one that we made, or the leftover of a reference that crashed, which is a dummy
@@ -184,6 +188,14 @@ mod tests {
         view.alias = Some(alias("nodelocaldns"));
         assert_eq!(steps(&spec(), Some(&view), true, false), [], "the name is somebody else's");
         assert_eq!(steps(&spec(), Some(&view), true, true), [LinkStep::Rename]);
+    }
+
+    #[test]
+    fn a_link_that_is_down_gets_its_name_before_it_is_raised() {
+        let mut view = LinkView { name: "dns0".to_owned(), is_up: false, ..dummy(&[("169.254.20.10", 32)]) };
+        view.alias = Some(alias("nodelocaldns"));
+        let wanted = [LinkStep::Rename, LinkStep::Raise, LinkStep::Add(ip("fd00::10"))];
+        assert_eq!(steps(&spec(), Some(&view), true, true), wanted, "kernels before 6.2 rename no link that is up");
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(super) struct Link {
     index: Option<u32>,
     /// Whether the link with that index was ours when it was first seen.
     is_ours: bool,
-    /// When it was last given back its name, or that was tried.
+    /// When it was last given back its name.
     renamed: Option<Instant>,
     /// Why it has another name, as it was told.
     misnomer: Option<String>,
@@ -124,11 +124,11 @@ impl Link {
         let wanted = steps(&self.spec, before.as_ref(), is_ours, may_be_renamed);
         let (mut view, mut done, mut first_error, mut misnomer) = (before, Vec::new(), None, None);
         for step in wanted {
-            if step == LinkStep::Rename {
-                self.renamed = Some(Instant::now());
-            }
             match self.take(&step, view.as_ref()).await {
                 Ok(()) => {
+                    if step == LinkStep::Rename {
+                        self.renamed = Some(Instant::now());
+                    }
                     if step == LinkStep::Create {
                         view = self.view().await?;
                         is_ours = true;
