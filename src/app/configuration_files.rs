@@ -139,8 +139,8 @@ pub(super) struct CheckedFiles {
 }
 
 impl ConfigurationFiles {
-    /// Renders the Corefile anew. If it is as before, or refused, reads what stands there, as far as `look` says so. What
-    /// is as it was at the last look is neither passed on by the watchdog nor judged.
+    /// Renders the Corefile anew. If it is as before, or refused, reads what stands there, as far as `look` says so.
+    /// What is as it was at the last look is neither passed on by the watchdog nor judged.
     ///
     /// # Errors
     /// They cannot be had from the watchdog.

@@ -28,7 +28,8 @@ pub(super) struct Rendering {
     target: CorefileOutput,
     default_port: u16,
     files: Arc<FileClient>,
-    /// Of the template's files, and of those that what is rendered names, at the last look; `None` while that is refused.
+    /// Of the template's files, and of those that what is rendered names, at the last look; `None` while that is
+    /// refused.
     seen: Option<SnapshotDigest>,
     /// Why what was rendered then is refused, if it is.
     refusal: Option<String>,
@@ -139,8 +140,8 @@ impl Rendering {
     }
 
     /// A Corefile that is another one than before, judged, as `snapshot` has its files. One that was refused is judged
-    /// each time, since a file that it lacks may have come, and told if it is another reason or `always`. Whatever keeps
-    /// template and ConfigMap from being used is told and counted.
+    /// each time, since a file that it lacks may have come, and told if it is another reason or `always`. Whatever
+    /// keeps template and ConfigMap from being used is told and counted.
     pub(super) fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors, always: bool) -> Option<Judged> {
         let Refresh { rendered, is_new, problems } = self.template.refresh(snapshot);
         for problem in problems {

@@ -1,6 +1,6 @@
-//! What users and their programs rely on is what `docs/compatibility.md` promises: flags, metrics and the fields of JSON
-//! output stand in lists beside this file. A change of them is seen in the list. `COMPATIBILITY=write cargo test --test
-//! compatibility` writes the lists anew.
+//! What users and their programs rely on is what `docs/compatibility.md` promises: flags, metrics and the fields of
+//! JSON output stand in lists beside this file. A change of them is seen in the list. `COMPATIBILITY=write cargo test
+//! --test compatibility` writes the lists anew.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -23,8 +23,8 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts it in the node's network. `environment` is what links to Services and the pod's fields give; `resolv_conf` is the node's;
-    /// `host` is where the node has what its pods share.
+    /// Starts it in the node's network. `environment` is what links to Services and the pod's fields give;
+    /// `resolv_conf` is the node's; `host` is where the node has what its pods share.
     pub fn start(
         manifest: &Manifest,
         node: &Namespace,

@@ -1,5 +1,5 @@
-//! `manifests/base/nodelocaldns.yaml` is what the API takes, asks for no more rights than it needs, and holds together with
-//! the program and with the manifest that it takes the place of.
+//! `manifests/base/nodelocaldns.yaml` is what the API takes, asks for no more rights than it needs, and holds together
+//! with the program and with the manifest that it takes the place of.
 
 mod container;
 mod objects;

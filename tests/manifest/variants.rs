@@ -1,5 +1,5 @@
-//! The ways to install: what `manifests/overlays` and the chart render, with the real kubectl and helm. Each variant is an
-//! overlay and a file of values, and both render the same pods.
+//! The ways to install: what `manifests/overlays` and the chart render, with the real kubectl and helm. Each variant is
+//! an overlay and a file of values, and both render the same pods.
 
 use crate::objects::{Manifest, decode_strictly, documents};
 use crate::support::server::{binary, scratch};

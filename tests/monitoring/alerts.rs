@@ -106,7 +106,8 @@ fn an_upstream_that_answers_late() {
             !late.take_seen().is_empty()
         };
         assert!(wait_until(PATIENCE, asked), "{}", scene.server.tail(20));
-        // Names that nobody has asked for, one after the other, so that some are answered in each minute of the recording.
+        // Names that nobody has asked for, one after the other, so that some are answered in each minute of the
+        // recording.
         let port = scene.port;
         std::thread::spawn(move || {
             let client = UdpSocket::bind(loopback(0)).expect("a socket");

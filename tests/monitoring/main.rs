@@ -1,6 +1,6 @@
-//! What a team watches the caches with (`monitoring/`): each query of the dashboard finds something in a real Prometheus
-//! that scrapes a running program, and each alert fires in its fault and is silent otherwise. Alerts for whose fault it
-//! takes a node are in `tests/interception/alerts.rs`.
+//! What a team watches the caches with (`monitoring/`): each query of the dashboard finds something in a real
+//! Prometheus that scrapes a running program, and each alert fires in its fault and is silent otherwise. Alerts for
+//! whose fault it takes a node are in `tests/interception/alerts.rs`.
 
 mod alerts;
 mod prometheus;

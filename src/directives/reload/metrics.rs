@@ -5,8 +5,8 @@ use crate::metrics::{Counter, Gauge, Registry};
 
 const VERSION: &str = "coredns_reload_version_info";
 
-/// `coredns_reload_failed_total` and `coredns_reload_version_info`, and `nodelocaldns_configuration_refused` of ours: the
-/// counter does not say whether what was refused has been mended since.
+/// `coredns_reload_failed_total` and `coredns_reload_version_info`, and `nodelocaldns_configuration_refused` of ours:
+/// the counter does not say whether what was refused has been mended since.
 pub(crate) struct ReloadMetrics {
     registry: Registry,
     failed: Counter,
