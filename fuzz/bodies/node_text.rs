@@ -243,6 +243,7 @@ fn check_doctor(text: &str, page: &str, program: &str) {
             firewall: Ok(Default::default()),
             iptables: Ok(IptablesTable::ALL.map(listing).to_vec()),
             legacy_tables: vec![],
+            legacy_filter: Ok(()),
             has_legacy_kubernetes_chains: None,
             blocked_clients: vec![],
             connections: Ok(vec![]),
