@@ -47,7 +47,7 @@ pub(super) enum TablePurpose {
     /// Rules of iptables leave packets untracked, and stay when we are gone; this table, which stays too, keeps them
     /// from it where [`arrival`] says so. It stands just before them, and gives a packet a template of connection
     /// tracking's own zone: NOTRACK leaves packets alone that have one, and connection tracking takes them as any
-    /// other. Only open connections it leaves untracked itself ([`streams`]), since iptables has nothing that knows them.
+    /// other. Only open connections it leaves untracked itself ([`streams`]): iptables has nothing that knows them.
     GuardIptables,
 }
 

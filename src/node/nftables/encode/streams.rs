@@ -1,4 +1,4 @@
-//! The part of our table, also of the one that guards rules of iptables, that lets TCP connections end where they began.
+//! The part of our table, and of the one that guards rules of iptables, that lets TCP connections end where they began.
 //! When an address is no longer intercepted, packets of its open connections would be kube-proxy's, or the fallback's:
 //! taken for the middle of a connection that nobody knows (`nf_conntrack_tcp_loose`), they are sent on to a server that
 //! answers with a reset.
