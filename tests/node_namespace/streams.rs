@@ -41,14 +41,10 @@ impl Connection {
         Self { client: socket.into(), server: to.accept().unwrap().0 }
     }
 
-    fn ask(&mut self) {
-        self.client.write_all(b"question").unwrap();
-        self.server.read_exact(&mut [0; 8]).unwrap();
-    }
-
     /// Question and answer.
     fn exchange(&mut self) {
-        self.ask();
+        self.client.write_all(b"question").unwrap();
+        self.server.read_exact(&mut [0; 8]).unwrap();
         self.server.write_all(b"answer").unwrap();
         self.client.read_exact(&mut [0; 6]).unwrap();
     }
@@ -62,17 +58,36 @@ fn an_open_connection_to_one_address_does_not_make_that_to_another_ours() {
             // What of the client's packets to the address that is not intercepted is untracked all the same.
             run(&format!(
                 "nft 'add table inet look {{ chain out {{ type filter hook output priority 0; \
-                 ip daddr {} tcp dport 53 ct state untracked counter; }}; }}'",
+                 ip daddr {0} tcp dport 53 counter; ip daddr {0} tcp dport 53 ct state untracked counter; }}; }}'",
                 OWN[1]
             ));
-            let servers = OWN.map(|address| TcpListener::bind((address, 53)).unwrap());
-            let mut first = Connection::open(PORT, &servers[0]);
-            let mut second = Connection::open(PORT, &servers[1]);
-            first.exchange();
-            second.ask();
+            let server = TcpListener::bind((OWN[0], 53)).unwrap();
+            Connection::open(PORT, &server).exchange();
+            // As of a connection that cluster DNS has accepted.
+            let raw = raw_socket(CLIENT);
+            raw.send_to(&acknowledgement(PORT, 53), &SocketAddrV4::new(OWN[1], 0).into()).unwrap();
             let seen = run("nft list table inet look");
-            assert!(seen.contains("counter packets 0 "), "{seen}\n{}", run("nft list table inet nodelocaldns"));
+            // The segment is seen, and not as untracked.
+            assert!(
+                seen.contains("untracked counter packets 0 ") && seen.contains("counter packets 1 "),
+                "{seen}\n{}",
+                run("nft list table inet nodelocaldns")
+            );
             drop(node);
+        });
+    });
+}
+
+/// Its client's next packet comes after the withdrawal, perhaps.
+#[test]
+fn a_connection_that_has_just_been_accepted_is_ours() {
+    in_a_namespace(|| {
+        runtime().block_on(async {
+            let _node = start().await;
+            let server = TcpListener::bind((OWN[0], 53)).unwrap();
+            let _connection = Connection::open(PORT, &server);
+            let known = run("nft list set inet nodelocaldns streams-ip");
+            assert!(known.contains(&format!("{CLIENT} . {PORT} . {}", OWN[0])), "{known}");
         });
     });
 }
@@ -83,10 +98,9 @@ fn where_more_connections_are_open_than_are_remembered_further_ones_are_answered
         runtime().block_on(async {
             let mut node = start().await;
             // Answers to nobody, as of connections that were open once.
-            let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).unwrap();
-            raw.bind(&SocketAddr::from((OWN[0], 0)).into()).unwrap();
+            let raw = raw_socket(OWN[0]);
             for port in 10_000..10_000 + SIZE {
-                raw.send_to(&acknowledgement(port), &SocketAddrV4::new(CLIENT, 0).into()).unwrap();
+                raw.send_to(&acknowledgement(53, port), &SocketAddrV4::new(CLIENT, 0).into()).unwrap();
             }
             let remembered = || run("nft list set inet nodelocaldns streams-ip").matches(" expires ").count();
             let server = TcpListener::bind((OWN[0], 53)).unwrap();
@@ -101,11 +115,18 @@ fn where_more_connections_are_open_than_are_remembered_further_ones_are_answered
     });
 }
 
-/// A TCP segment from port 53 without octets: the flag ACK, five words of header.
-fn acknowledgement(port: u16) -> [u8; 20] {
+/// For TCP segments from an address.
+fn raw_socket(from: Ipv4Addr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    socket
+}
+
+/// A TCP segment without octets: the flag ACK, five words of header.
+fn acknowledgement(from: u16, to: u16) -> [u8; 20] {
     let mut segment = [0; 20];
-    segment[..2].copy_from_slice(&53_u16.to_be_bytes());
-    segment[2..4].copy_from_slice(&port.to_be_bytes());
+    segment[..2].copy_from_slice(&from.to_be_bytes());
+    segment[2..4].copy_from_slice(&to.to_be_bytes());
     segment[12..14].copy_from_slice(&[5 << 4, 0x10]);
     segment
 }

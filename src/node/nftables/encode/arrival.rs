@@ -68,6 +68,8 @@ const LOOKUP_FLAGS: u16 = 5;
 const LOOKUP_INVERTED: u32 = 1;
 const DYNSET_OPERATION: u16 = 3;
 const DYNSET_KEY_REGISTER: u16 = 4;
+/// `NFTA_DYNSET_TIMEOUT`, of 64 bits.
+const DYNSET_TIMEOUT: u16 = 6;
 /// `NFTA_EXPR_DATA`.
 const EXPRESSION_DATA: u16 = 2;
 /// Data types by which `nft` shows a key (its src/datatype.h); two of them side by side are one key.
@@ -348,12 +350,12 @@ fn load_client<P: Pusher>(list: PushExprListAttrs<P>, family: FamilyChains) -> P
 /// Goes on if it has not.
 pub(super) fn match_no_lease<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
     let numbers = [(LOOKUP_REGISTER, Registers::Reg1 as u32), (LOOKUP_FLAGS, LOOKUP_INVERTED)];
-    about_set(load_meta(list, MetaKeys::Nfproto), c"lookup", WATCHED, &numbers)
+    about_set(load_meta(list, MetaKeys::Nfproto), c"lookup", WATCHED, &numbers, None)
 }
 
 /// Goes on if what was loaded is in `set`.
 pub(super) fn look_up<P: Pusher>(list: PushExprListAttrs<P>, set: &str) -> PushExprListAttrs<P> {
-    about_set(list, c"lookup", set, &[(LOOKUP_REGISTER, Registers::Reg1 as u32)])
+    about_set(list, c"lookup", set, &[(LOOKUP_REGISTER, Registers::Reg1 as u32)], None)
 }
 
 /// Goes on if it could be done to what was loaded.
@@ -363,7 +365,13 @@ pub(super) fn change<P: Pusher>(
     operation: SetOperation,
 ) -> PushExprListAttrs<P> {
     let key = (DYNSET_KEY_REGISTER, Registers::Reg1 as u32);
-    about_set(list, c"dynset", set, &[(DYNSET_OPERATION, operation as u32), key])
+    about_set(list, c"dynset", set, &[(DYNSET_OPERATION, operation as u32), key], None)
+}
+
+/// Goes on if what was loaded could be put into `set`, for so long instead of the set's time, or was there.
+pub(super) fn add_for<P: Pusher>(list: PushExprListAttrs<P>, set: &str, timeout: Duration) -> PushExprListAttrs<P> {
+    let numbers = [(DYNSET_OPERATION, SetOperation::Add as u32), (DYNSET_KEY_REGISTER, Registers::Reg1 as u32)];
+    about_set(list, c"dynset", set, &numbers, Some(timeout))
 }
 
 /// An expression whose first attribute is the name of a set. `netlink-bindings` 0.3.5 has no `dynset`, and numbers the
@@ -373,6 +381,7 @@ fn about_set<P: Pusher>(
     name: &CStr,
     set: &str,
     numbers: &[(u16, u32)],
+    timeout: Option<Duration>,
 ) -> PushExprListAttrs<P> {
     let mut expression = list.nested_elem().push_name(name);
     let octets = expression.as_vec_mut();
@@ -383,6 +392,10 @@ fn about_set<P: Pusher>(
     for (attribute, value) in numbers {
         push_header(octets, *attribute, 4);
         octets.extend_from_slice(&value.to_be_bytes());
+    }
+    if let Some(timeout) = timeout {
+        push_header(octets, DYNSET_TIMEOUT, 8);
+        octets.extend_from_slice(&milliseconds(timeout).to_ne_bytes());
     }
     finalize_nested_header(octets, data);
     expression.end_nested()

@@ -4,14 +4,14 @@
 //! answers with a reset.
 //!
 //! Each packet that our server sends on an open connection puts its two addresses and the client's port into a set, for
-//! [`KNOWN_FOR`]; what begins or refuses one does not, or a flood of SYNs would fill the set. What belongs to one that
-//! is there and acknowledges something (RFC 9293 section 3.1) is left untracked, intercepted or not. A SYN begins
-//! another connection, perhaps to another server: it takes out the one before. UDP passes these rules by: they cost it
-//! up to three comparisons each.
+//! [`KNOWN_FOR`]; what accepts one does so for [`BEGUN_FOR`] only, or a flood of SYNs would fill the set, and what
+//! refuses one does not. What belongs to one that is there and acknowledges something (RFC 9293 section 3.1) is left
+//! untracked, intercepted or not. A SYN begins another connection, perhaps to another server: it takes out the one
+//! before. UDP passes these rules by: they cost it up to three comparisons each.
 //!
 //! The end of a connection takes nothing out: before Linux 6.5 what a packet deletes keeps its place in the set.
 
-use super::arrival::{ArrivalRule, SetOperation, TYPE_BITS, accept, change, look_up, push_set, written};
+use super::arrival::{ArrivalRule, SetOperation, TYPE_BITS, accept, add_for, change, look_up, push_set, written};
 use super::{PREROUTING, bitwise, chain, compare, load_payload, match_packets, notrack};
 use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use netlink_bindings::nftables::{Chained, PayloadBase, PushExprListAttrs, Registers};
@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Longer than a server takes to end: connections that have been silent for so long may be cut.
 const KNOWN_FOR: Duration = Duration::from_secs(30);
+/// Within this the client acknowledges that its connection is accepted, and more.
+const BEGUN_FOR: Duration = Duration::from_secs(1);
 /// Four times what the server holds at once, or 546 new ones a second. The kernel makes room for all of it when the set
 /// is made. Where it is full, further connections are as they would be without this: answered, but perhaps cut when
 /// their address is withdrawn; after [`KNOWN_FOR`] there is room again.
@@ -91,25 +93,30 @@ pub(super) fn rules(rules: &[Rule]) -> Vec<ArrivalRule> {
         let set = if rule.address.is_ipv4() { ipv4 } else { ipv6 };
         let comes = |list, flag| {
             let list = match_packets(list, rule.protocol, PacketEnd::Destination, rule.address, Some(rule.port));
-            load_connection(match_flag(list, SYN | ACK, flag), &set, PacketEnd::Source)
+            load_connection(match_flags(list, SYN | ACK, flag), &set, PacketEnd::Source)
         };
         let begins = || written(|list| change(comes(list, SYN), set.name, SetOperation::Delete));
         let goes_on = || written(|list| accept(notrack(look_up(comes(list, ACK), set.name))));
         let answers = written(|list| {
             let list = match_packets(list, rule.protocol, PacketEnd::Source, rule.address, Some(rule.port));
-            let list = match_flag(list, SYN | ACK | RST, ACK);
+            let list = match_flags(list, SYN | ACK | RST, ACK);
             change(load_connection(list, &set, PacketEnd::Destination), set.name, SetOperation::Update)
         });
+        let accepts = written(|list| {
+            let list = match_packets(list, rule.protocol, PacketEnd::Source, rule.address, Some(rule.port));
+            let list = match_flags(list, SYN | ACK, SYN | ACK);
+            add_for(load_connection(list, &set, PacketEnd::Destination), set.name, BEGUN_FOR)
+        });
         let comes = [PREROUTING, output].into_iter().flat_map(|chain| [(chain, begins()), (chain, goes_on())]);
-        comes.chain([(output, answers)]).collect::<Vec<_>>()
+        comes.chain([(output, answers), (output, accepts)]).collect::<Vec<_>>()
     });
     rules.collect()
 }
 
-/// Goes on if of the flags in `mask` this one is set alone.
-fn match_flag<P: Pusher>(list: PushExprListAttrs<P>, mask: u8, flag: u8) -> PushExprListAttrs<P> {
+/// Goes on if of the flags in `mask` these are set and no others.
+fn match_flags<P: Pusher>(list: PushExprListAttrs<P>, mask: u8, set: u8) -> PushExprListAttrs<P> {
     let flags = load_payload(list, PayloadBase::TransportHeader, FLAGS_OFFSET, 1, Registers::Reg1);
-    compare(bitwise(flags, u32::from_ne_bytes([mask, 0, 0, 0]), 0), &[flag, 0, 0, 0])
+    compare(bitwise(flags, u32::from_ne_bytes([mask, 0, 0, 0]), 0), &[set, 0, 0, 0])
 }
 
 /// The key of a connection whose client is at the packet's `end`: its address and port, and the address at the other
@@ -146,7 +153,7 @@ mod tests {
         for (rule, set) in [(ipv4, "streams-ip\0"), (ipv6, "streams-ip6\0")] {
             let rules = rules(&[rule, Rule { protocol: TransportProtocol::Udp, ..rule }]);
             let chains: Vec<&str> = rules.iter().map(|(chain, _)| *chain).collect();
-            assert_eq!(chains, ["prerouting", "prerouting", "output", "output", "output"]);
+            assert_eq!(chains, ["prerouting", "prerouting", "output", "output", "output", "output"]);
             let names_set = |octets: &[u8]| octets.windows(set.len()).any(|window| window == set.as_bytes());
             assert!(rules.iter().all(|(_, octets)| names_set(octets)), "{set}");
         }
