@@ -1,4 +1,4 @@
-//! Many clients that do nothing but ask over TCP, each over one connection after the other, while the program ends in
+//! Many clients that ask over TCP, each over one connection after the other, while the program ends in
 //! order: a connection ends where it began.
 
 use crate::cluster::{SOON, in_a_namespace};
@@ -9,8 +9,12 @@ use crate::wire::{Answer, judge, question};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 const CLIENTS: usize = 64;
+/// Of a client after each answer, so that all together leave the server its processor: one that hangs is replaced, and
+/// its connections go with it.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How often the program ends.
 const TIMES: usize = 3;
 
@@ -41,6 +45,7 @@ fn end_under_clients(backend: &str) {
             while !stop.load(Ordering::Relaxed) {
                 lost.extend(ask_once(address).err().map(|error| format!("client {number} at {address}: {error}")));
                 asked.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(PAUSE);
             }
             lost
         };
