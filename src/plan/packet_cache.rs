@@ -202,7 +202,7 @@ impl PacketCache {
         self.packets.reserve_exact(SLOTS);
     }
 
-    /// Caches what [`PacketCache::note`] has just said is to be cached, with the same times.
+    /// Caches what [`PacketCache::is_asked_again`] has just said is to be cached, with the same times.
     #[inline(never)]
     pub(super) fn cache(
         &mut self,
