@@ -5,7 +5,7 @@
 pub struct Alert {
     /// `alert`, and the name of the runbook.
     pub name: &'static str,
-    /// `expr`, with [`crate::JOB`] for what selects the caches.
+    /// `expr`, with OURS for what selects the caches ([`crate::OURS`]).
     pub expression: &'static str,
     /// How long it must hold, as Prometheus writes durations.
     pub holds_for: &'static str,
@@ -37,7 +37,7 @@ impl Severity {
 pub const ALERTS: &[Alert] = &[
     Alert {
         name: "NodeLocalDNSDown",
-        expression: "up{JOB} == 0",
+        expression: "up == 0 and on (job, instance) max_over_time(nodelocaldns_watchdog_interception_wanted[1h])",
         holds_for: "5m",
         severity: Severity::Critical,
         summary: "The DNS cache at {{ $labels.instance }} cannot be scraped.",
@@ -65,42 +65,42 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "NodeLocalDNSConfigurationRefused",
-        expression: "nodelocaldns_configuration_refused > 0 or increase(coredns_reload_failed_total{JOB}[10m]) > 0 or sum without (errortype) (increase(coredns_nodecache_setup_errors_total{JOB, errortype=\"configmap\"}[10m])) > 0",
+        expression: "nodelocaldns_configuration_refused > 0",
         holds_for: "0m",
         severity: Severity::Warning,
         summary: "{{ $labels.instance }} refuses its new configuration and serves with the one before it.",
     },
     Alert {
         name: "NodeLocalDNSSetupErrors",
-        expression: "sum by (job, instance, errortype) (increase(coredns_nodecache_setup_errors_total{JOB, errortype!=\"configmap\"}[10m])) > 0",
+        expression: "sum by (job, instance, errortype) (increase(coredns_nodecache_setup_errors_total{errortype!=\"configmap\"}[5m])) > 0 OURS",
         holds_for: "10m",
         severity: Severity::Warning,
         summary: "{{ $labels.instance }} cannot set its node up: {{ $labels.errortype }}.",
     },
     Alert {
         name: "NodeLocalDNSServfail",
-        expression: "sum by (job, instance) (rate(coredns_dns_responses_total{JOB, rcode=\"SERVFAIL\"}[5m])) / sum by (job, instance) (rate(coredns_dns_responses_total{JOB}[5m])) > 0.03",
+        expression: "sum by (job, instance) (rate(coredns_dns_responses_total{rcode=\"SERVFAIL\"}[5m])) / sum by (job, instance) (rate(coredns_dns_responses_total[5m])) > 0.03 and sum by (job, instance) (rate(coredns_dns_responses_total{rcode=\"SERVFAIL\"}[5m])) > 0.05 OURS",
         holds_for: "10m",
         severity: Severity::Critical,
         summary: "{{ $value | humanizePercentage }} of the answers of {{ $labels.instance }} are SERVFAIL.",
     },
     Alert {
         name: "NodeLocalDNSSlow",
-        expression: "histogram_quantile(0.99, sum by (job, instance, le) (rate(coredns_dns_request_duration_seconds_bucket{JOB}[5m]))) > 1",
+        expression: "histogram_quantile(0.99, sum by (job, instance, le) (rate(coredns_dns_request_duration_seconds_bucket[5m]))) > 1 OURS",
         holds_for: "10m",
         severity: Severity::Warning,
         summary: "One answer in a hundred of {{ $labels.instance }} takes more than {{ $value | humanizeDuration }}.",
     },
     Alert {
         name: "NodeLocalDNSUpstreamFails",
-        expression: "sum by (job, instance, to) (increase(coredns_proxy_healthcheck_failures_total{JOB}[5m])) > 3",
+        expression: "sum by (job, instance, to) (increase(coredns_proxy_healthcheck_failures_total[2m])) > 3 OURS",
         holds_for: "5m",
         severity: Severity::Warning,
         summary: "{{ $labels.instance }} has no answer from the upstream {{ $labels.to }}.",
     },
     Alert {
         name: "NodeLocalDNSQueriesDropped",
-        expression: "sum by (job, instance) (rate(nodelocaldns_queries_dropped_total[5m])) > 0",
+        expression: "sum by (job, instance) (rate(nodelocaldns_queries_dropped_total{reason=~\"evicted|overload\"}[2m])) > 0",
         holds_for: "10m",
         severity: Severity::Warning,
         summary: "{{ $labels.instance }} gives queries up for want of room: {{ $value | humanize }} a second.",
@@ -121,14 +121,14 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "NodeLocalDNSPanics",
-        expression: "increase(coredns_panics_total{JOB}[15m]) > 0",
+        expression: "increase(coredns_panics_total[15m]) > 0 OURS",
         holds_for: "0m",
         severity: Severity::Warning,
         summary: "{{ $labels.instance }} met a defect of the program: a query had SERVFAIL for it.",
     },
     Alert {
         name: "NodeLocalDNSFileDescriptors",
-        expression: "process_open_fds{JOB} / process_max_fds{JOB} > 0.9",
+        expression: "process_open_fds / process_max_fds > 0.9 OURS",
         holds_for: "10m",
         severity: Severity::Warning,
         summary: "{{ $labels.instance }} has {{ $value | humanizePercentage }} of its open files.",
@@ -140,17 +140,17 @@ pub type Recording = (&'static str, &'static str);
 
 /// Figures of each cache over five minutes, named `LEVEL:METRIC:OPERATION`.
 pub const RECORDINGS: &[Recording] = &[
-    ("instance:coredns_dns_requests:rate5m", "sum by (job, instance) (rate(coredns_dns_requests_total{JOB}[5m]))"),
+    ("instance:coredns_dns_requests:rate5m", "sum by (job, instance) (rate(coredns_dns_requests_total[5m])) OURS"),
     (
         "instance:coredns_cache_hits:ratio_rate5m",
-        "sum by (job, instance) (rate(coredns_cache_hits_total{JOB}[5m])) / sum by (job, instance) (rate(coredns_cache_requests_total{JOB}[5m]))",
+        "sum by (job, instance) (rate(coredns_cache_hits_total[5m])) / sum by (job, instance) (rate(coredns_cache_requests_total[5m])) OURS",
     ),
     (
         "instance:coredns_dns_responses_servfail:ratio_rate5m",
-        "sum by (job, instance) (rate(coredns_dns_responses_total{JOB, rcode=\"SERVFAIL\"}[5m])) / sum by (job, instance) (rate(coredns_dns_responses_total{JOB}[5m]))",
+        "sum by (job, instance) (rate(coredns_dns_responses_total{rcode=\"SERVFAIL\"}[5m])) / sum by (job, instance) (rate(coredns_dns_responses_total[5m])) OURS",
     ),
     (
         "instance:coredns_dns_request_duration_seconds:p99_rate5m",
-        "histogram_quantile(0.99, sum by (job, instance, le) (rate(coredns_dns_request_duration_seconds_bucket{JOB}[5m])))",
+        "histogram_quantile(0.99, sum by (job, instance, le) (rate(coredns_dns_request_duration_seconds_bucket[5m]))) OURS",
     ),
 ];

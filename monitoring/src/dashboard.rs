@@ -311,18 +311,20 @@ pub fn dashboard() -> Value {
                 "name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus",
                 "current": {}, "hide": 0, "refresh": 1,
             },
-            variable("job", "Job", "label_values(coredns_build_info, job)"),
-            variable("instance", "Node", "label_values(coredns_build_info{job=~\"$job\"}, instance)"),
+            // Without cluster DNS, which has the same series.
+            variable("job", "Job", "label_values(coredns_build_info, job)", "/^(?!(.*[-\\/])?(coredns|kube-dns)$).*$/"),
+            variable("instance", "Node", "label_values(coredns_build_info{job=~\"$job\"}, instance)", ""),
         ]},
         "panels": panels,
     })
 }
 
-fn variable(name: &str, label: &str, query: &str) -> Value {
+/// `regex` is what values must match.
+fn variable(name: &str, label: &str, query: &str, regex: &str) -> Value {
     json!({
         "name": name, "label": label, "type": "query", "datasource": datasource(),
         "query": {"query": query, "refId": name}, "definition": query,
-        "includeAll": true, "multi": true, "allValue": ".+", "current": {"text": "All", "value": "$__all"},
+        "includeAll": true, "multi": true, "regex": regex, "current": {"text": "All", "value": "$__all"},
         "refresh": 2, "sort": 1, "hide": 0,
     })
 }

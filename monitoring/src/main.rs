@@ -11,9 +11,9 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What selects the caches among all that is scraped: jobs as the chart, the manifest's Service and other charts name
-/// them.
-pub const JOB: &str = "job=~\".*node-?local-?dns.*\"";
+/// What leaves our caches alone of all that is scraped, under whatever names of jobs: cluster DNS and node-cache have no
+/// such series.
+pub const OURS: &str = "and on (job, instance) nodelocaldns_watchdog_interception_wanted";
 
 const RUNBOOKS: &str = "https://github.com/nodelocaldns/nodelocaldns/blob/main/docs/runbooks";
 
@@ -44,7 +44,7 @@ fn files() -> Result<Vec<(&'static str, String)>> {
 
 /// Groups of rules as Prometheus reads them.
 fn rules() -> Value {
-    let select = |expression: &str| expression.replace("JOB", JOB);
+    let select = |expression: &str| expression.replace("OURS", OURS);
     let recordings = RECORDINGS.iter().map(|(name, expression)| json!({"record": name, "expr": select(expression)}));
     let alerts = ALERTS.iter().map(|alert| {
         json!({

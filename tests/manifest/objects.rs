@@ -56,7 +56,9 @@ impl Manifest {
         Ok(Self {
             service_account: decode_strictly(only("ServiceAccount")?)?,
             upstream_service: decode_strictly(upstream_service)?,
-            config_map: decode_strictly(only("ConfigMap")?)?,
+            config_map: decode_strictly(
+                of_kind("ConfigMap").find(|map| map["data"].get("Corefile").is_some()).ok_or("no Corefile")?,
+            )?,
             daemon_set: decode_strictly(only("DaemonSet")?)?,
             metrics_service: decode_strictly(metrics_service)?,
         })

@@ -143,6 +143,10 @@ fn a_value_that_the_chart_does_not_know_is_refused() {
         ("corefile.cacheSecond=3", "/corefile"),
         ("addresses.local={nowhere}", "/addresses/local"),
         ("maxsurge=1", "maxsurge"),
+        ("maxSurge=0", "/maxSurge"),
+        ("selectorLabels.k8s-app=null", "/selectorLabels"),
+        ("addresses.local={169.254.20.10,169.254.20.11}", "one address of each family"),
+        ("clusterDNS.namespace=dns-system", "Please install this chart in the namespace of cluster DNS, dns-system"),
     ] {
         let output = template("kube-proxy", &["--set", wrong]);
         let told = everything(&output);
@@ -169,6 +173,12 @@ fn values_reach_what_they_are_for() {
         ["--set", "corefile.everywhere={minimal}"],
         ["--set", "extraArgs={--cache-memory,128MiB}"],
         ["--set", "metrics.serviceMonitor.enabled=true"],
+        ["--set", "metrics.prometheusRule.enabled=true"],
+        ["--set", "metrics.dashboard.enabled=true"],
+        // A pod is found by its selector's labels, whatever else it is given.
+        ["--set", "podLabels.k8s-app=mine"],
+        ["--set-string", "podAnnotations.prometheus\\.io/scrape=false"],
+        ["--set-json", "corefile.cacheSeconds=2592000"],
     ];
     let text = rendered_chart("kube-proxy", more.as_flattened());
     let manifest = Manifest::decode(&text).expect("objects of the API");
@@ -176,13 +186,30 @@ fn values_reach_what_they_are_for() {
     assert!(image.starts_with("registry.example/cache@sha256:0123"), "{image}");
     assert!(manifest.container().args.iter().flatten().any(|argument| argument == "--cache-memory"));
     let corefile = manifest.corefile();
-    for line in ["corp.example:53 {", "forward . 10.0.0.53 10.0.1.53", "forward . 192.0.2.1 192.0.2.2 {", "max_fails 3"]
-    {
+    for line in [
+        "cache 2592000 {",
+        "corp.example:53 {",
+        "forward . 10.0.0.53 10.0.1.53",
+        "forward . 192.0.2.1 192.0.2.2 {",
+        "max_fails 3",
+    ] {
         assert!(corefile.lines().any(|there| there.trim() == line), "{line}:\n{corefile}");
     }
     let times = |line: &str| corefile.lines().filter(|there| there.trim() == line).count();
     assert_eq!((times("prefetch 3 30s 20%"), times("minimal")), (5, 5), "{corefile}");
-    assert!(objects(&text).iter().any(|(name, _)| name == "ServiceMonitor node-local-dns"), "{text}");
+    for wanted in
+        ["ServiceMonitor node-local-dns", "PrometheusRule node-local-dns", "ConfigMap node-local-dns-dashboard"]
+    {
+        assert!(objects(&text).iter().any(|(name, _)| name == wanted), "no {wanted} in {text}");
+    }
+    let template = &manifest.daemon_set.spec.as_ref().expect("a specification").template;
+    let metadata = template.metadata.as_ref().expect("the pod's metadata");
+    assert_eq!(
+        metadata.labels.as_ref().and_then(|labels| labels.get("k8s-app")).map(String::as_str),
+        Some("node-local-dns")
+    );
+    let annotations = metadata.annotations.as_ref().expect("annotations");
+    assert_eq!(annotations.get("prometheus.io/scrape").map(String::as_str), Some("false"));
     let folder = scratch();
     let path = write(folder.path(), "Corefile.base", corefile);
     let output = Command::new(binary()).args(["check", "--strict"]).arg(&path).output().expect("it runs");

@@ -14,6 +14,9 @@ pub const HEALTHY: usize = 20;
 /// So many minutes something is wrong: longer than any rule waits, with what it looks back.
 pub const FAULTY: usize = 26;
 
+/// As where pods are scraped by their annotations: the rules go by no name of a job.
+const JOB: &str = "kubernetes-pods";
+
 /// What was scraped, minute by minute.
 pub struct Recording {
     port: u16,
@@ -100,7 +103,7 @@ impl Recording {
                 if NAMES.contains(name) {
                     let labels = labels.trim_end_matches('}').replace('\'', "''");
                     let comma = if labels.is_empty() { "" } else { "," };
-                    let key = format!("{name}{{job=\"node-local-dns\",instance=\"node\"{comma}{labels}}}");
+                    let key = format!("{name}{{job=\"{JOB}\",instance=\"node\"{comma}{labels}}}");
                     let values = all.entry(key).or_default();
                     values.resize(minute, "_".to_owned());
                     values.push(value.to_owned());
@@ -109,7 +112,7 @@ impl Recording {
         }
         all.values_mut().for_each(|values| values.resize(self.minutes.len(), "_".to_owned()));
         let up = self.minutes.iter().map(|page| u8::from(page.is_some()).to_string()).collect();
-        all.insert("up{job=\"node-local-dns\",instance=\"node\"}".to_owned(), up);
+        all.insert(format!("up{{job=\"{JOB}\",instance=\"node\"}}"), up);
         all
     }
 }

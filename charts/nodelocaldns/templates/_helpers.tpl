@@ -1,7 +1,25 @@
+{{/* Labels of an object: the chart's, and over them those given. */}}
 {{- define "nodelocaldns.labels" -}}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version -}}
+{{- $own := dict "app.kubernetes.io/managed-by" .root.Release.Service "app.kubernetes.io/version" .root.Chart.AppVersion "helm.sh/chart" $chart -}}
+{{ toYaml (mergeOverwrite $own (deepCopy (.more | default dict))) }}
+{{- end }}
+
+{{/* What the schema cannot say of the values. */}}
+{{- define "nodelocaldns.check" -}}
+{{- if ne .Release.Namespace .Values.clusterDNS.namespace -}}
+{{- fail (printf "Please install this chart in the namespace of cluster DNS, %s (helm … --namespace %s), or set clusterDNS.namespace: the upstream Service must be where its pods are" .Values.clusterDNS.namespace .Values.clusterDNS.namespace) -}}
+{{- end -}}
+{{- range list .Values.addresses.local .Values.addresses.cluster .Values.upstreamService.clusterIPs -}}
+{{- if and (eq (len .) 2) (eq (contains ":" (first .)) (contains ":" (last .))) -}}
+{{- fail (printf "Please give one address of each family, IPv4 and IPv6: %s are both of one" (join ", " .)) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A number as it was written: of a file Helm reads numbers as floats, and writes large ones with an exponent. */}}
+{{- define "nodelocaldns.number" -}}
+{{ if kindIs "string" . }}{{ . | quote }}{{ else }}{{ int64 . }}{{ end }}
 {{- end }}
 
 {{- define "nodelocaldns.image" -}}
@@ -86,7 +104,7 @@ httpGet:
     {{- with $corefile.prefetch }}
     {{- $lines = append $lines (printf "prefetch %s" .) }}
     {{- end }}
-    cache{{ if not .isCluster }} {{ $corefile.cacheSeconds }}{{ end }}{{ with $lines }} {
+    cache{{ if not .isCluster }} {{ int64 $corefile.cacheSeconds }}{{ end }}{{ with $lines }} {
     {{- range . }}
         {{ . }}
     {{- end }}
