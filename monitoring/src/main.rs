@@ -1,5 +1,5 @@
-//! Writes what a team watches the caches with, from the tables in `alerts.rs` and `dashboard.rs`: `monitoring/rules.yaml`
-//! for Prometheus, `monitoring/dashboard.json` for Grafana, and the chart's copies.
+//! Writes what a team watches the caches with, from the tables in `alerts.rs` and `dashboard.rs`:
+//! `monitoring/rules.yaml` for Prometheus, `monitoring/dashboard.json` for Grafana, and the chart's copies.
 //!
 //! `cargo run --package nodelocaldns-monitoring`, after a change of the tables. `tests` compares.
 
@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What leaves our caches alone of all that is scraped, under whatever names of jobs: cluster DNS and node-cache have no
-/// such series.
+/// What leaves our caches alone of all that is scraped, under whatever names of jobs: cluster DNS and node-cache have
+/// no such series.
 pub const OURS: &str = "and on (job, instance) nodelocaldns_watchdog_interception_wanted";
 
 const RUNBOOKS: &str = "https://github.com/nodelocaldns/nodelocaldns/blob/main/docs/runbooks";

@@ -46,8 +46,8 @@ fn an_address_that_somebody_else_takes() {
 fn pods_whose_packets_do_not_arrive() {
     in_a_namespace("alerts::pods_whose_packets_do_not_arrive", || {
         let is_seen = || metric(METRICS, "nodelocaldns_watchdog_blocked_clients").is_some_and(|count| count > 0.0);
-        // It is counted when it is found, and tried again and counted when ten seconds have passed. Once the pod's other
-        // packets are found to be taken too, there is nobody left whose do arrive.
+        // It is counted when it is found, and tried again and counted when ten seconds have passed. Once the pod's
+        // other packets are found to be taken too, there is nobody left whose do arrive.
         let possible = ["NodeLocalDNSSetupErrors", "NodeLocalDNSNotIntercepting"];
         record(|| _ = shell(APPEAR), is_seen).assert_fires_beside(&["NodeLocalDNSClientsBlocked"], &possible);
     });
