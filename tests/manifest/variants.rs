@@ -3,10 +3,9 @@
 
 use crate::objects::{Manifest, decode_strictly, documents};
 use crate::support::server::{binary, scratch};
-use crate::support::tools::{everything, require, run, write};
+use crate::support::tools::{checkout, everything, require, run, write};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// What the overlay `variant` renders.
@@ -44,10 +43,6 @@ fn kubernetes_tool(program: &str) -> Command {
     // Neither asks a cluster, whatever the machine is set up for.
     tool.env("KUBECONFIG", "/dev/null").env_remove("HELM_NAMESPACE");
     tool
-}
-
-fn checkout(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// Names of what is in a folder, without `.yaml`.

@@ -4,14 +4,9 @@ use crate::Scene;
 use crate::support::client::http;
 use crate::support::ports::free_port;
 use crate::support::server::{Server, scratch, wait_until};
-use crate::support::tools::{run, tool, write};
+use crate::support::tools::{checkout, run, tool, write};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-fn checkout(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
 
 #[test]
 fn rules_are_what_prometheus_reads() {

@@ -3,10 +3,9 @@
 
 use super::client::http;
 use super::server::scratch;
-use super::tools::{everything, tool, write};
+use super::tools::{checkout, everything, tool, write};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::LazyLock;
 
 /// So many minutes nothing is wrong. More than any rule looks back.
@@ -14,6 +13,7 @@ pub const HEALTHY: usize = 20;
 /// So many minutes something is wrong: longer than any rule waits, with what it looks back.
 pub const FAULTY: usize = 26;
 
+const RULES: &str = "monitoring/rules.yaml";
 /// As where pods are scraped by their annotations: the rules go by no name of a job.
 const JOB: &str = "kubernetes-pods";
 
@@ -70,7 +70,7 @@ impl Recording {
     pub fn assert_fires_beside(&self, expected: &[&str], possible: &[&str]) {
         assert_eq!(self.minutes.len(), HEALTHY + FAULTY);
         let folder = scratch();
-        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("monitoring/rules.yaml");
+        let rules = checkout(RULES);
         let mut test = format!("rule_files: ['{}']\nevaluation_interval: 1m\ntests:\n", rules.display());
         test += "- interval: 1m\n  input_series:\n";
         for (series, values) in self.series() {
@@ -119,7 +119,7 @@ impl Recording {
 
 /// Names of metrics in the rules.
 static NAMES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("monitoring/rules.yaml");
+    let path = checkout(RULES);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let name = regex::Regex::new(r"\b(?:coredns|nodelocaldns|process)_\w+").expect("a valid pattern");
     name.find_iter(&text).map(|found| found.as_str().to_owned()).collect()

@@ -3,6 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// A file or folder of the checkout.
+pub fn checkout(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
 /// Where `program` is. Fails, and says how to get it, when it is not installed.
 pub fn require(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
