@@ -30,17 +30,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        Self::with("")
-    }
-
-    /// With more directives in its block.
-    fn with(directives: &str) -> Self {
         let silent = Reply { drop: true, ..Reply::default() };
         let any = |name: &str, reply| Rule { name: name.to_owned(), rtype: "*".to_owned(), via: None, reply };
         let rules = vec![address_rule(CACHED, 3600, "192.0.2.1"), any("silent.example.", silent)];
         let upstream = Upstream::start(rules, None);
         let (port, metrics, folder) = (free_port(), free_port(), scratch());
-        let corefile = corefile(port, upstream.port, directives);
+        let corefile = corefile(port, upstream.port, "");
         let command = reference_command(&write_corefile(folder.path(), &corefile), metrics);
         let mut server = Server::spawn(command, scratch());
         server.wait_ready(port).unwrap_or_else(|e| panic!("{e}"));
@@ -63,6 +58,7 @@ impl Scene {
     }
 }
 
+/// With more directives in its block.
 fn corefile(port: u16, upstream: u16, directives: &str) -> String {
     format!(
         ".:{port} {{\n bind __PILLAR__LOCAL__DNS__\n errors\n cache {{\n  serve_stale\n  prefetch 1\n }}\n forward . 127.0.0.1:{upstream} {{\n  \
