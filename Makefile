@@ -8,9 +8,10 @@ FUZZ_SECONDS ?= 60
 BENCH ?=
 # Beginnings of names of cases for `make lab` and `make lab-shell`.
 CASE ?=
-SCRIPTS := scripts/install-test-deps scripts/test-all scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/supply-chain scripts/kubernetes-tools .ci/run
+SCRIPTS := .ci/run tests/systemd/boot.sh tests/newcomer/run $(addprefix scripts/, build-image build-program debian-packages fuzz fuzz-rustc install-release-deps install-test-deps kubernetes-tools link-static-pie release \
+	release-build release-check supply-chain test-all)
 
-.PHONY: help build image run test check supply-chain bench bench-instructions faults attacks simulation lab lab-quick lab-soak lab-list lab-shell lab-program fuzz
+.PHONY: help build image release release-check run test check supply-chain bench bench-instructions faults attacks simulation lab lab-quick lab-soak lab-list lab-shell lab-program newcomer fuzz
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -20,6 +21,12 @@ build: ## Build the program, optimised: target/release/nodelocaldns
 
 image: ## Build the container image nodelocaldns:VERSION (needs buildah)
 	scripts/build-image
+
+release: ## Build what a release has, for amd64 and arm64: target/release-VERSION (docs/install/verify.md)
+	scripts/release-build
+
+release-check: ## Try the program for ARM64 under qemu, and build the release again elsewhere: the same octets?
+	scripts/release-check --again
 
 run: ## Serve on 127.0.0.1:1053 from the built-in Corefile
 	$(CARGO) run --locked
@@ -33,6 +40,14 @@ test: ## Install what the tests need, then check and test everything
 	target/release/bench instructions
 	target/release/bench --check
 	scripts/fuzz --quick --seconds 5
+
+.PHONY: docs docs-serve
+# mkdocs is a package of Debian's, which installs in seconds; mdBook would have to be compiled.
+docs: ## Make the site of docs/ (mkdocs.yml) in target/site; a link that leads nowhere fails it
+	mkdocs build --strict
+
+docs-serve: ## Show that site at http://127.0.0.1:8000, anew after each change
+	mkdocs serve --watch src --watch scripts/site.py
 
 supply-chain: ## Licences, sources and doubled versions of all crates, against deny.toml
 	scripts/supply-chain
@@ -69,6 +84,9 @@ attacks: ## Attack the program and print what others lose, the table of docs/att
 	        2>target/attacks.log | sed -un '/^| /p' || broken=1; \
 	    sed -n '/does not hold:$$/,/^$$/{/^$$/!p}' target/attacks.log >&2; \
 	done; exit $$broken
+
+newcomer: ## Play the newcomer in a bare Debian, with a watch: README, chart, image, a node (tests/newcomer/run says what it needs)
+	tests/newcomer/run
 
 lab: lab-program ## Boot real nodes under qemu and run all cases there, or CASE='link/ …' (tests/lab/README.md)
 	target/debug/lab run $(CASE)

@@ -386,6 +386,28 @@ pub(crate) fn dropped_packets(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if outcome == 0 { Ok(figures[DROPS].into()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the socket be found by no packet that comes from now on: it is bound to an interface of a number that no
+/// interface gets (SO_BINDTOIFINDEX, Linux 5.0; without capabilities 5.7).
+pub(crate) fn bind_to_no_interface(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, libc::c_int::MAX)
+}
+
+/// Whether packets that come to the socket pass a filter first (SO_GET_FILTER, Linux 3.8).
+pub(crate) fn has_filter(socket: BorrowedFd<'_>) -> bool {
+    let mut instructions: libc::socklen_t = 0;
+    // SAFETY: with a size of zero the kernel writes nothing but the filter's length, into `instructions`.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            std::ptr::null_mut(),
+            &raw mut instructions,
+        )
+    };
+    outcome == 0 && instructions > 0
+}
+
 /// Registers a socket with the runtime whose context this is called in. For reading only: told of writing too, as
 /// tokio's own socket is, the runtime would be woken by every datagram that leaves.
 pub(crate) fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {

@@ -8,6 +8,11 @@
 // Neither a value that is missing nor an output that nobody reads may end the program.
 #![warn(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub, reason = "what is here is for the tests of the whole program too")]
+#[path = "../tests/support/ports.rs"]
+mod ports;
+
 pub mod message;
 
 pub mod corefile;
@@ -35,6 +40,8 @@ pub mod expression;
 mod net;
 
 mod fairness;
+
+mod query_stats;
 
 pub mod sandbox;
 

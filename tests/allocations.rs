@@ -195,7 +195,10 @@ impl Scene {
     fn assert_hits_allocate_nothing(&self, mut ask: impl FnMut(&[u8])) {
         let mut ask_all = |rounds: usize| (0..rounds).for_each(|_| self.queries.iter().for_each(|query| ask(query)));
         ask_all(100);
-        assert_eq!(allocations(|| ask_all(1000)), 0, "allocations by {} hits", 1000 * self.queries.len());
+        // What the runtime makes once, such as the list of tasks that let others go first, comes in one of these at
+        // most; what a hit allocates comes in each.
+        let counted = [(); 3].map(|()| allocations(|| ask_all(400)));
+        assert!(counted.contains(&0), "allocations by {} hits each: {counted:?}", 400 * self.queries.len());
         // What comes out of the cache is told by what the upstream has not seen.
         let seen = self.upstream.take_seen();
         let ours: Vec<_> = seen.iter().filter(|(query, _)| KEPT.iter().any(|(name, _)| query.contains(name))).collect();

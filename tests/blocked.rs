@@ -13,7 +13,7 @@ use support::client::{ask, loopback, metric};
 use support::mounts::Mounts;
 use support::namespace::Namespace;
 use support::ports::free_port;
-use support::processes::{children, signal};
+use support::processes::{kill_server, server, signal};
 use support::server::{Server, binary, scratch, wait_until};
 use tempfile::TempDir;
 
@@ -133,9 +133,9 @@ fn nobody_reads_the_output_and_the_server_is_replaced_reloaded_and_ended_all_the
     let (output, mut reader) = full_pipe();
     let mut program = Silent::start(&scene, output);
     assert!(wait_until(SOON, || scene.is_answered()));
-    let server = children(program.0.id())[0];
-    signal(server, libc::SIGKILL);
-    assert!(wait_until(SOON, || children(program.0.id()).first().is_some_and(|next| *next != server)));
+    let before = server(program.0.id()).expect("the watchdog has a server");
+    signal(before, libc::SIGKILL);
+    assert!(wait_until(SOON, || server(program.0.id()).is_some_and(|next| next != before)));
     assert!(wait_until(SOON, || scene.is_answered()));
     scene.write_template(" debug\n");
     program.signal(libc::SIGUSR1);
@@ -206,7 +206,7 @@ fn a_server_that_begins_while_the_templates_folder_hangs_serves_what_the_one_bef
     let scene = Scene::new();
     let mut program = scene.start();
     let hanging = scene.mounts.hang(&scene.at("kube-dns"));
-    signal(children(program.pid())[0], libc::SIGKILL);
+    kill_server(program.pid());
     program.wait_output("is served as it stands", SOON);
     scene.await_answer(&program);
     hanging.release();
@@ -254,7 +254,7 @@ fn folders_that_begin_to_hang_keep_nobody_from_being_replaced_and_ending() {
     let scene = Scene::new();
     let mut program = scene.start();
     let _hanging: Vec<_> = ["conf", "handover", "pid"].iter().map(|name| scene.mounts.hang(&scene.at(name))).collect();
-    signal(children(program.pid())[0], libc::SIGKILL);
+    kill_server(program.pid());
     program.wait_output("ended by signal 9", SOON);
     scene.await_answer(&program);
     assert_ends(&mut program);
@@ -366,7 +366,7 @@ fn the_pidfile_goes_at_an_orderly_end() {
 fn a_reload_that_needs_a_stopped_watchdog_keeps_nobody_from_metrics_and_answers() {
     let scene = Scene::new();
     let program = scene.start();
-    let server = children(program.pid())[0];
+    let server = server(program.pid()).expect("the watchdog has a server");
     program.signal(libc::SIGSTOP);
     let other = free_port();
     let template = std::fs::read_to_string(scene.at("base/Corefile.base")).expect("it was written");

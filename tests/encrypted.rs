@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::client::{ask, loopback, metric};
 use support::ports::free_port;
-use support::processes::children;
 use support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
 use support::steady::SteadyClient;
 use support::tools::{everything, run, tool, write};
@@ -248,7 +247,7 @@ fn a_server_of_tls_alone_that_hangs_is_replaced() {
         output.status.success() && everything(&output).contains("status: NOERROR")
     };
     assert!(wait_until(SOON, is_answered), "{}", server.tail(20));
-    let hung = *children(server.pid()).first().expect("the watchdog has a child");
+    let hung = support::processes::server(server.pid()).expect("the watchdog has a server");
     support::processes::signal(hung, libc::SIGSTOP);
     let hangs = || metric(metrics, "nodelocaldns_watchdog_server_restarts_total{cause=\"hang\"}") >= Some(1.0);
     assert!(wait_until(HANG_PATIENCE, hangs), "{}", server.tail(20));
@@ -258,7 +257,7 @@ fn a_server_of_tls_alone_that_hangs_is_replaced() {
 #[test]
 fn sockets_outlive_a_server_and_a_reload_changes_what_an_address_speaks() {
     let service = Service::start("", "");
-    let server = || children(service.server.pid()).first().copied();
+    let server = || support::processes::server(service.server.pid());
     let before = server().expect("the watchdog has a child");
     support::processes::signal(before, libc::SIGKILL);
     let is_answered = |port, words| service.is_answered("kdig", port, &service.ca, words);

@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 use support::client::{ask, loopback, metric};
-use support::ports::free_port;
+use support::ports::{free_port, taken_port};
+use support::processes::kill_server;
 use support::server::{Server, binary, scratch, wait_until};
 use support::steady::SteadyClient;
 use support::tools::{everything, write};
@@ -124,6 +125,9 @@ impl Stage {
     fn spawn(&self, command: Command) -> Server {
         let mut server = Server::spawn(command, scratch());
         server.wait_ready(self.dns).unwrap_or_else(|e| panic!("{e}"));
+        // Listening it is before; what it renders is written before it answers.
+        let answers = || ask(loopback(self.dns), "ready.example.", "A").is_some();
+        assert!(wait_until(PATIENCE, answers), "no answer within {PATIENCE:?}:\n{}", server.tail(20));
         server
     }
     /// Waits until the metric says whether what is configured is refused.
@@ -240,6 +244,10 @@ fn a_bad_configmap_is_refused_counted_and_told_and_the_last_good_one_serves() {
     assert_eq!(stage.written(), good);
     assert!(stage.is_refused(true), "{}", server.tail(20));
 
+    // The next server knows the last good one too.
+    kill_server(server.pid());
+    stage.wait_who("192.0.2.2", &server);
+
     // Neither is a changed template held up.
     stage.set_template(&stage.template_text("# changed"));
     assert!(wait_until(PATIENCE, || stage.written().contains("# changed")), "{}", server.tail(20));
@@ -247,7 +255,8 @@ fn a_bad_configmap_is_refused_counted_and_told_and_the_last_good_one_serves() {
     assert_eq!(stage.who().as_deref(), Some("192.0.2.2"));
     stage.kube_dns.swap(&[("stubDomains", "{}")]);
     stage.wait_who("192.0.2.1", &server);
-    assert_eq!(stage.errors("configmap"), Some(2.0));
+    // Twice by the first server, and once by the next.
+    assert_eq!(stage.errors("configmap"), Some(3.0));
     assert!(stage.is_refused(false), "{}", server.tail(20));
 }
 
@@ -341,6 +350,90 @@ fn a_corefile_that_is_refused_for_want_of_a_file_is_judged_again_once_that_comes
     write(wanted.path(), "ca.crt", &certified.cert.pem());
     stage.wait_who("192.0.2.2", &server);
     assert_eq!(stage.errors("configmap"), Some(3.0));
+}
+
+/// A template that cannot be served yet takes nothing away: what its predecessor has written serves, also once more.
+#[test]
+fn a_template_whose_port_is_taken_at_the_start_is_served_once_the_port_is_free_and_its_predecessor_until_then() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text("reload 2s"));
+    drop(stage.start());
+    let good = stage.written();
+    let (taken, port) = taken_port();
+    let other = format!("other.example:{port} {{\n    bind 127.0.0.1\n    whoami\n}}\n");
+    let changed = stage.template_text("reload 2s");
+    let changed = changed.replace(&stage.first.port.to_string(), &stage.second.port.to_string());
+    stage.set_template(&format!("{changed}{other}"));
+    for _ in 0..2 {
+        let server = stage.start();
+        assert_eq!(stage.who().as_deref(), Some("192.0.2.1"), "{}", server.tail(20));
+        assert!(stage.is_refused(true), "{}", server.tail(20));
+        assert_eq!(stage.written(), good);
+        assert!(server.output().contains(&format!("127.0.0.1:{port}")), "{}", server.output());
+    }
+    let server = stage.start();
+    // Looks at what stands there take nothing away.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.1"), "{}", server.tail(20));
+    drop(taken);
+    stage.wait_who("192.0.2.2", &server);
+    assert!(stage.is_refused(false), "{}", server.tail(20));
+    assert!(wait_until(PATIENCE, || stage.written().contains("other.example")), "{}", server.tail(20));
+}
+
+#[test]
+fn without_a_template_a_server_that_dies_is_followed_by_one_that_serves_the_corefile_as_it_stands_then() {
+    let stage = Stage::new();
+    let text = stage.template_text("").replace("__PILLAR__LOCAL__DNS__", "127.0.0.1");
+    write(stage.conf.path(), "Corefile", &text);
+    let server = stage.start();
+    let kill = |address: &str| {
+        kill_server(server.pid());
+        stage.wait_who(address, &server);
+    };
+    kill("192.0.2.1");
+    let changed = text.replace(&stage.first.port.to_string(), &stage.second.port.to_string());
+    write(stage.conf.path(), "Corefile", &changed);
+    kill("192.0.2.2");
+    write(stage.conf.path(), "Corefile", "nonsense {");
+    kill("192.0.2.2");
+}
+
+/// Where nothing can be written, what served last is what the watchdog remembers.
+#[test]
+fn a_corefile_that_serves_from_memory_serves_on_when_the_server_dies_while_the_template_is_bad() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text("reload 2s"));
+    let mut command = stage.command();
+    command.arg("-conf").arg(stage.conf.path().join("no-such-folder/Corefile"));
+    let server = stage.spawn(command);
+    let kill = |stage: &Stage, address: &str| {
+        kill_server(server.pid());
+        stage.wait_who(address, &server);
+        assert!(stage.is_refused(true), "{}", server.tail(20));
+    };
+    let other = stage.template_text("").replace(&stage.first.port.to_string(), &stage.second.port.to_string());
+    stage.set_template("nonsense {");
+    kill(&stage, "192.0.2.1");
+    server.signal(libc::SIGUSR1);
+    kill(&stage, "192.0.2.1");
+    stage.set_template(&other);
+    stage.wait_who("192.0.2.2", &server);
+    assert!(stage.is_refused(false), "{}", server.tail(20));
+    server.signal(libc::SIGUSR1);
+    stage.kube_dns.swap(&[("stubDomains", "{")]);
+    kill(&stage, "192.0.2.2");
+    stage.kube_dns.swap(&[("stubDomains", "{}")]);
+    assert!(stage.is_refused(false), "{}", server.tail(20));
+    // One that cannot be served yet waits for its port, whatever becomes of the server.
+    let (taken, port) = taken_port();
+    let more = format!("other.example:{port} {{\n    bind 127.0.0.1\n    whoami\n}}\n");
+    stage.set_template(&format!("{}{more}", stage.template_text("")));
+    assert!(stage.is_refused(true), "{}", server.tail(20));
+    kill(&stage, "192.0.2.2");
+    drop(taken);
+    stage.wait_who("192.0.2.1", &server);
+    assert!(stage.is_refused(false), "{}", server.tail(20));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as HickoryQuer
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NS, NULL, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record as HickoryRecord, RecordType as HickoryType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
-use nodelocaldns::message::{Name, NameError, PrefixLimits, Query, Rcode, Reply, Response, Section, TtlRule};
+use nodelocaldns::message::{Name, NameError, PrefixLimits, Query, Rcode, ReplyShape, Response, Section, TtlRule};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{FailurePersistence, FileFailurePersistence};
@@ -177,9 +177,9 @@ fn all_records(message: &Message) -> Vec<HickoryRecord> {
     message.all_sections().cloned().collect()
 }
 
-const WHOLE: Reply = Reply { ttl: TtlRule::Keep, limit: 65_535, udp_size: 1232 };
+const WHOLE: ReplyShape = ReplyShape { ttl: TtlRule::Keep, limit: 65_535, udp_size: 1232 };
 
-fn write(response: &Response, wire: &[u8], reply: Reply) -> Vec<u8> {
+fn write(response: &Response, wire: &[u8], reply: ReplyShape) -> Vec<u8> {
     let query = Query::read(wire).unwrap();
     let mut out = Vec::new();
     response.write(&query, wire, reply, &mut out);
@@ -236,7 +236,7 @@ proptest! {
     ) {
         let response = Response::read(&upstream.to_vec().unwrap()).unwrap();
         let wire = query_for(&upstream, 1, [true; 3], client_edns);
-        let reply = write(&response, &wire, Reply { limit, ..WHOLE });
+        let reply = write(&response, &wire, ReplyShape { limit, ..WHOLE });
         prop_assert!(reply.len() <= limit);
         let whole = write(&response, &wire, WHOLE);
         if whole.len() <= limit {
@@ -254,7 +254,8 @@ proptest! {
     fn a_rule_sets_every_ttl_and_nothing_else(upstream in answer(), seconds in any::<u32>()) {
         let mut response = Response::read(&upstream.to_vec().unwrap()).unwrap();
         let wire = query_for(&upstream, 1, [true; 3], Some(Edns::new()));
-        let set = Message::from_vec(&write(&response, &wire, Reply { ttl: TtlRule::Set(seconds), ..WHOLE })).unwrap();
+        let shape = ReplyShape { ttl: TtlRule::Set(seconds), ..WHOLE };
+        let set = Message::from_vec(&write(&response, &wire, shape)).unwrap();
         let mut expected = all_records(&upstream);
         expected.iter_mut().for_each(|record| record.ttl = seconds);
         prop_assert_eq!(all_records(&set), expected);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::client::{ask, http, loopback, metric};
 use support::dnstap::{Capture, count};
 use support::ports::free_port;
-use support::processes::{children, signal};
+use support::processes::{self, signal};
 use support::server::{Server, binary, reference_command, scratch, wait_until};
 use support::tools::write;
 use support::upstream::{Upstream, address_rule};
@@ -64,11 +64,11 @@ impl Scene {
     }
 
     fn server(&self) -> i32 {
-        *children(self.watchdog.pid()).first().unwrap_or_else(|| panic!("no server:\n{}", self.watchdog.tail(20)))
+        processes::server(self.watchdog.pid()).unwrap_or_else(|| panic!("no server:\n{}", self.watchdog.tail(20)))
     }
 
     fn await_other(&self, before: i32) {
-        let is_other = || children(self.watchdog.pid()).first().is_some_and(|now| *now != before);
+        let is_other = || processes::server(self.watchdog.pid()).is_some_and(|now| now != before);
         assert!(wait_until(SOON, is_other), "it is not replaced:\n{}", self.watchdog.tail(20));
     }
 
@@ -205,7 +205,7 @@ fn a_watchdog_that_could_not_end_another_user_keeps_the_server_and_says_so() {
     let mut watchdog = Server::spawn(command, folder);
     watchdog.wait_ready(dns).unwrap_or_else(|e| panic!("{e}"));
     watchdog.wait_output("sandbox: the server runs without a user of its own, since the container lacks KILL", SOON);
-    let server = *children(watchdog.pid()).first().expect("it has a child");
+    let server = processes::server(watchdog.pid()).expect("it has a server");
     let status = std::fs::read_to_string(format!("/proc/{server}/status")).expect("the server lives");
     assert!(status.contains("Uid:\t0\t") && status.contains("Seccomp:\t2"), "{status}");
 }

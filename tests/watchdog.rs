@@ -3,6 +3,7 @@
 
 mod support;
 
+use hickory_proto::op::ResponseCode;
 use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::client::{PATIENCE, ask, loopback, metric, query};
 use support::namespace::Namespace;
-use support::ports::free_port;
+use support::ports::{free_port, taken_port};
 use support::processes::signal;
 use support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
 use support::steady::SteadyClient;
@@ -28,12 +29,18 @@ struct Guarded {
 }
 
 impl Guarded {
-    /// Serves `corefile`, in which `{port}` stands for the port.
+    /// Serves `corefile`, in which `{port}` stands for the port, as a node's agent.
     fn start(corefile: &str) -> Self {
+        Self::start_as(reference_command, corefile)
+    }
+
+    /// The same with the command that is made for the Corefile's path and the port of metrics, `{metrics}` in it.
+    fn start_as(command: impl FnOnce(&Path, u16) -> Command, corefile: &str) -> Self {
         let (dns, metrics) = (free_port(), free_port());
         let folder = scratch();
-        let path = write_corefile(folder.path(), &corefile.replace("{port}", &dns.to_string()));
-        let mut watchdog = Server::spawn(reference_command(&path, metrics), folder);
+        let corefile = corefile.replace("{port}", &dns.to_string()).replace("{metrics}", &metrics.to_string());
+        let path = write_corefile(folder.path(), &corefile);
+        let mut watchdog = Server::spawn(command(&path, metrics), folder);
         watchdog.wait_ready(dns).unwrap_or_else(|e| panic!("{e}"));
         let guarded = Self { watchdog, dns, metrics };
         guarded.await_answer();
@@ -54,27 +61,26 @@ impl Guarded {
     fn server(&self) -> i32 {
         let mut found = None;
         wait_until(SOON, || {
-            found = child_of(self.watchdog.pid());
+            found = support::processes::server(self.watchdog.pid());
             found.is_some()
         });
         found.unwrap_or_else(|| panic!("the watchdog has no child:\n{}", self.watchdog.tail(20)))
     }
 
     fn restarts(&self, cause: &str) -> f64 {
-        let series = format!("nodelocaldns_watchdog_server_restarts_total{{cause=\"{cause}\"}}");
-        metric(self.metrics, &series).expect("the watchdog's metrics are served")
+        self.shown_restarts(cause).expect("the watchdog's metrics are served")
+    }
+
+    /// `None` while nobody serves the metrics.
+    fn shown_restarts(&self, cause: &str) -> Option<f64> {
+        metric(self.metrics, &format!("nodelocaldns_watchdog_server_restarts_total{{cause=\"{cause}\"}}"))
     }
 
     /// Waits until so many servers were replaced for this cause.
     fn await_restarts(&self, cause: &str, count: f64) {
-        let counted = wait_until(SOON, || self.restarts(cause) >= count);
+        let counted = wait_until(SOON, || self.shown_restarts(cause).is_some_and(|shown| shown >= count));
         assert!(counted, "fewer than {count} restarts because of {cause}:\n{}", self.watchdog.tail(20));
     }
-}
-
-/// The only child of a process.
-fn child_of(pid: u32) -> Option<i32> {
-    support::processes::children(pid).first().copied()
 }
 
 /// Whether the process has not ended; one that only waits to be reaped has. While a thread is left its sockets are
@@ -176,18 +182,111 @@ fn a_watchdog_that_was_held_up_blames_nobody() {
     assert_eq!((guarded.server(), guarded.restarts("hang")), (server, 0.0), "{}", guarded.watchdog.tail(20));
 }
 
-#[test]
-fn a_server_that_cannot_start_again_is_tried_until_its_corefile_is_mended() {
-    let guarded = Guarded::start_plain();
+/// The Corefile becomes bad, and is bad when servers begin. Then it is mended, and gone when one begins.
+fn assert_last_served_is_kept(guarded: &Guarded) {
+    let folder = guarded.watchdog.folder.path();
+    let refused = |expected: f64| {
+        let shown = || metric(guarded.metrics, "nodelocaldns_configuration_refused") == Some(expected);
+        assert!(wait_until(SOON, shown), "{}", guarded.watchdog.tail(20));
+    };
     let good = std::fs::read_to_string(guarded.watchdog.corefile()).expect("the Corefile is there");
-    write_corefile(guarded.watchdog.folder.path(), &good.replace("whoami", "whoma"));
-    signal(guarded.server(), libc::SIGKILL);
-    guarded.await_restarts("configuration", 3.0);
+    let mut killed = 0.0;
+    let mut kill = || {
+        killed += 1.0;
+        signal(guarded.server(), libc::SIGKILL);
+        guarded.await_restarts("signal", killed);
+        guarded.await_answer();
+        refused(1.0);
+    };
+    // Twice each: what serves then is what is remembered.
+    for bad in [&good.replace("whoami", "whoma"), "", "# it is being written\n"] {
+        write_corefile(folder, bad);
+        kill();
+        kill();
+    }
     guarded.watchdog.wait_output("whoma", SOON);
-    write_corefile(guarded.watchdog.folder.path(), &good);
-    guarded.watchdog.signal(libc::SIGHUP);
+    let mended = good.replace("whoami", "template ANY ANY {\n  rcode REFUSED\n }");
+    write_corefile(folder, &mended);
+    let code = || ask(loopback(guarded.dns), "mended.example.", "A").map(|answer| answer.metadata.response_code);
+    // It is looked for, and once more when somebody asks: by then the first is remembered.
+    let times_served = || guarded.watchdog.output().matches("the changed Corefile serves").count();
+    assert!(wait_until(SOON, || times_served() == 1), "{}", guarded.watchdog.tail(20));
+    guarded.watchdog.signal(libc::SIGUSR1);
+    assert!(wait_until(SOON, || times_served() == 2), "{}", guarded.watchdog.tail(20));
+    assert_eq!(code(), Some(ResponseCode::Refused), "{}", guarded.watchdog.tail(20));
+    refused(0.0);
+    for path in [guarded.watchdog.corefile(), folder.join("Corefile.base")] {
+        std::fs::remove_file(path).expect("it is there");
+    }
+    kill();
+    assert_eq!(code(), Some(ResponseCode::Refused), "{}", guarded.watchdog.tail(20));
+    assert_eq!((guarded.restarts("configuration"), guarded.restarts("exit")), (0.0, 0.0));
+}
+
+#[test]
+fn a_server_that_begins_when_its_template_is_bad_serves_the_corefile_that_was_served_last() {
+    assert_last_served_is_kept(&Guarded::start_plain());
+}
+
+/// Not as a node's agent: with a Corefile alone, which shows its metrics itself.
+fn start_with_a_corefile(directives: &str) -> Guarded {
+    let command = |corefile: &Path, _| {
+        let mut command = Command::new(binary());
+        command.arg("-conf").arg(corefile);
+        command
+    };
+    let corefile = ".:{port} {\n bind 127.0.0.1\n prometheus 127.0.0.1:{metrics}\n {directives}\n}\n";
+    Guarded::start_as(command, &corefile.replace("{directives}", directives))
+}
+
+#[test]
+fn a_server_that_begins_when_its_corefile_is_bad_serves_the_one_that_was_served_last() {
+    assert_last_served_is_kept(&start_with_a_corefile("whoami"));
+}
+
+#[test]
+fn a_server_that_begins_when_a_file_of_weights_is_bad_serves_what_was_served_last() {
+    let folder = scratch();
+    let weights = write(folder.path(), "weights", "ready.example.\n192.0.2.1 100\n");
+    let guarded = start_with_a_corefile(&format!("whoami\n loadbalance weighted {}", weights.display()));
+    std::fs::write(&weights, "ready.example.\n192.0.2.1 1000\n").expect("the scratch folder can be written");
+    signal(guarded.server(), libc::SIGKILL);
+    guarded.await_restarts("signal", 1.0);
     guarded.await_answer();
-    assert_eq!(guarded.restarts("exit"), 0.0);
+    let refused = || metric(guarded.metrics, "nodelocaldns_configuration_refused");
+    assert!(wait_until(SOON, || refused() == Some(1.0)), "{}", guarded.watchdog.tail(20));
+    assert_eq!(guarded.restarts("configuration"), 0.0);
+    std::fs::write(&weights, "ready.example.\n192.0.2.1 101\n").expect("the scratch folder can be written");
+    guarded.watchdog.signal(libc::SIGUSR1);
+    assert!(wait_until(SOON, || refused() == Some(0.0)), "{}", guarded.watchdog.tail(20));
+}
+
+#[test]
+fn a_corefile_whose_port_is_taken_when_a_server_begins_is_forgotten_once_it_is_taken_back() {
+    let guarded = start_with_a_corefile("whoami");
+    let good = std::fs::read_to_string(guarded.watchdog.corefile()).expect("the Corefile is there");
+    let (taken, port) = taken_port();
+    let refused = |expected: f64| {
+        let shown = || metric(guarded.metrics, "nodelocaldns_configuration_refused") == Some(expected);
+        assert!(wait_until(SOON, shown), "{}", guarded.watchdog.tail(20));
+    };
+    let more = format!("{good}other.example:{port} {{\n bind 127.0.0.1\n whoami\n}}\n");
+    write_corefile(guarded.watchdog.folder.path(), &more);
+    signal(guarded.server(), libc::SIGKILL);
+    guarded.await_restarts("signal", 1.0);
+    guarded.await_answer();
+    refused(1.0);
+    write_corefile(guarded.watchdog.folder.path(), &good);
+    guarded.watchdog.signal(libc::SIGUSR1);
+    refused(0.0);
+    drop(taken);
+    // It would be tried again within two seconds.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(ask(loopback(port), "a.other.example.", "A").is_none(), "{}", guarded.watchdog.tail(20));
+    write_corefile(guarded.watchdog.folder.path(), &more);
+    guarded.watchdog.signal(libc::SIGUSR1);
+    let served = || ask(loopback(port), "a.other.example.", "A").is_some();
+    assert!(wait_until(SOON, served), "{}", guarded.watchdog.tail(20));
 }
 
 #[test]
@@ -268,7 +367,7 @@ fn the_server_has_no_capability_though_the_watchdog_has_all() {
     let watchdog = start_in(&namespace);
     let watchdog_pid = i32::try_from(watchdog.pid()).expect("a process ID");
     assert_ne!(u64::from_str_radix(&status_field(watchdog_pid, "CapEff"), 16), Ok(0), "or this test shows nothing");
-    let server = child_of(watchdog.pid()).expect("it has a child");
+    let server = support::processes::server(watchdog.pid()).expect("it has a child");
     let tasks = std::fs::read_dir(format!("/proc/{server}/task")).expect("the server lives");
     let tasks: Vec<i32> = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect();
     assert!(tasks.len() > 1, "its workers are threads");
@@ -293,13 +392,13 @@ fn out_of_memory_the_kernel_takes_each_server_before_its_watchdog() {
     for _ in 0..2 {
         let mut server = 0;
         let is_first = || {
-            server = child_of(watchdog.pid()).unwrap_or_default();
+            server = support::processes::server(watchdog.pid()).unwrap_or_default();
             server != 0 && oom_score(server.unsigned_abs()) == own + 200
         };
         assert!(wait_until(SOON, is_first), "the server's score is not 200 above {own}:\n{}", watchdog.tail(20));
         signal(server, libc::SIGKILL);
         assert!(
-            wait_until(SOON, || child_of(watchdog.pid()).is_some_and(|next| next != server)),
+            wait_until(SOON, || support::processes::server(watchdog.pid()).is_some_and(|next| next != server)),
             "{}",
             watchdog.tail(20)
         );
@@ -399,12 +498,13 @@ fn a_corefile_from_standard_input_outlives_the_server_that_read_it() {
     write!(input, ".:{port} {{\n bind 127.0.0.1\n whoami\n}}\n").expect("the watchdog reads");
     drop(input);
     let answered = || ask(loopback(port), "a.example.", "A").is_some();
-    let first = wait_until(SOON, answered).then(|| child_of(process.id())).flatten();
+    let first = wait_until(SOON, answered).then(|| support::processes::server(process.id())).flatten();
     if let Some(server) = first {
         signal(server, libc::SIGKILL);
     }
     let is_replaced =
-        wait_until(SOON, || child_of(process.id()).is_some_and(|server| Some(server) != first)) && answered();
+        wait_until(SOON, || support::processes::server(process.id()).is_some_and(|server| Some(server) != first))
+            && answered();
     process.kill().expect("it runs");
     process.wait().expect("it is reaped");
     assert!(first.is_some() && is_replaced, "{first:?} {is_replaced}");

@@ -1,6 +1,6 @@
 //! Octets from a client: rejected with a reply that is whole, or read and answered.
 
-use nodelocaldns::message::{Name, PrefixLimits, Query, Rcode, Rejection, Reply, Response, TtlRule, work};
+use nodelocaldns::message::{Name, PrefixLimits, Query, Rcode, Rejection, ReplyShape, Response, TtlRule, work};
 
 /// Steps that reading a query may take for any message, and for each of its octets: four records at most have a name,
 /// of 127 labels and as many pointers each.
@@ -54,7 +54,7 @@ fn check_query(query: &Query, octets: &[u8]) {
     for rcode in [Rcode::NOERROR, Rcode::SERVFAIL, Rcode(23)] {
         let response = Response::empty(query, octets, rcode);
         let mut reply = Vec::new();
-        response.write(query, octets, Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 }, &mut reply);
+        response.write(query, octets, ReplyShape { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 }, &mut reply);
         assert_eq!((&reply[..2], &reply[12..12 + question.len()]), (&octets[..2], question));
         let answer = Response::read(&reply).unwrap();
         assert!(answer.question_matches(query.name.as_wire(), query.qtype, query.qclass));

@@ -17,9 +17,9 @@ pub fn run(octets: &[u8]) {
     let text: String = text.chars().take(TEXT / 4).collect();
     match compile(pattern) {
         Ok(regex) => {
-            let captures = regex.captures(&text);
-            assert_eq!(captures.is_some(), regex.is_match(&text));
-            assert!(captures.is_none_or(|captures| captures.len() == regex.group_count()));
+            let groups = regex.groups(&text);
+            assert_eq!(groups.is_some(), regex.is_match(&text));
+            assert!(groups.is_none_or(|groups| groups.len() == regex.group_count()));
             assert_eq!(regex.group_names().count(), regex.group_count());
         }
         Err(error) => {

@@ -4,7 +4,9 @@
 use crate::nowhere::Nowhere;
 use nodelocaldns::chain::{BatchClock, Loaders, Peer, ProcessContext, Received, Transport};
 use nodelocaldns::corefile::parse;
-use nodelocaldns::message::{Edit, LowerName, Name, Query, Rcode, RecordType, Reply, Response, TtlRule, edit_reply};
+use nodelocaldns::message::{
+    Edit, LowerName, Name, Query, Rcode, RecordType, ReplyShape, Response, TtlRule, edit_reply,
+};
 use nodelocaldns::plan::{Dispatch, PacketCache, configure};
 use std::future::Future;
 use std::path::Path;
@@ -76,7 +78,7 @@ fn change(answer: &[u8], wire: &[u8]) {
         Err(error) => return assert!(answer.len() > 8_000, "{error}"),
     };
     let (mut slow, limit) = (Vec::new(), usize::from(u16::MAX));
-    let shape = Reply { ttl: TtlRule::Keep, limit, udp_size: 1232 };
+    let shape = ReplyShape { ttl: TtlRule::Keep, limit, udp_size: 1232 };
     edited.write(&query, wire, shape, &mut slow);
     assert!(slow[12..].starts_with(&wire[12..]) && Response::read(&slow).is_ok());
 
@@ -89,7 +91,7 @@ fn change(answer: &[u8], wire: &[u8]) {
     }
     for limit in [limit, 512] {
         let mut fast = Vec::new();
-        response.write(&inner, &inner_wire, Reply { limit, ..shape }, &mut fast);
+        response.write(&inner, &inner_wire, ReplyShape { limit, ..shape }, &mut fast);
         edit_reply((&query, wire), &inner.name, &Doubled, limit, &mut fast, 0)
             .expect("a reply of our own is well-formed");
         assert!(fast.len() <= limit);

@@ -10,8 +10,9 @@ use std::ops::RangeInclusive;
 /// Octets of the longest query that the server reads.
 const LONGEST_QUERY: usize = 4096;
 
-/// Steps that reading what a stream brings may take for each of its octets.
-const STEPS_PER_OCTET: usize = 16;
+/// Steps that reading what a stream brings may take for each of its octets: a name has 127 labels at most, and the
+/// shortest record of two such names, which are pointers, has 14 octets. A message has a budget for them besides.
+const STEPS_PER_OCTET: usize = 2 * 127 / 14 + 2;
 
 /// Octets of the longest control frame of Frame Streams, and the type of ACCEPT.
 const LONGEST_CONTROL: u64 = 512;

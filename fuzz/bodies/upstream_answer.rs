@@ -1,7 +1,7 @@
 //! Octets from an upstream: refused, or an answer whose copies for clients are whole and say the same.
 
 use nodelocaldns::directives::cache::classify;
-use nodelocaldns::message::{Data, Name, Query, Record, Reply, Response, TtlRule, work};
+use nodelocaldns::message::{Data, Name, Query, Record, ReplyShape, Response, TtlRule, work};
 
 /// Steps that an answer may take to be read, judged, or written for a client, for any message and for each of its
 /// octets.
@@ -56,7 +56,7 @@ fn check_copy(response: &Response, asked: &[u8], opt: bool, limit: usize, stored
     }
     let Ok(query) = Query::read(&wire) else { panic!("our own query is well-formed") };
     let mut reply = Vec::new();
-    let shape = Reply { ttl: TtlRule::Set(3), limit, udp_size: 1232 };
+    let shape = ReplyShape { ttl: TtlRule::Set(3), limit, udp_size: 1232 };
     within_bounds(response.wire().len(), || response.write(&query, &wire, shape, &mut reply));
     assert!(reply.len() <= limit);
     assert_eq!((&reply[..2], &reply[12..query.question_end.into()]), (&[0xab, 0xcd][..], query.question(&wire)));

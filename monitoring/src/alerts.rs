@@ -37,10 +37,19 @@ impl Severity {
 pub const ALERTS: &[Alert] = &[
     Alert {
         name: "NodeLocalDNSDown",
-        expression: "up == 0 and on (job, instance) max_over_time(nodelocaldns_watchdog_interception_wanted[1h])",
+        // Once it fires, it does as long as the target is down: what showed whose target it is grows old.
+        expression: "up == 0 and on (job, instance) (max_over_time(nodelocaldns_watchdog_interception_wanted[1h]) or ALERTS{alertname=\"NodeLocalDNSDown\"})",
         holds_for: "5m",
         severity: Severity::Critical,
         summary: "The DNS cache at {{ $labels.instance }} cannot be scraped.",
+    },
+    Alert {
+        name: "NodeLocalDNSAbsent",
+        // Where targets are down, the alert above names each.
+        expression: "absent(nodelocaldns_watchdog_interception_wanted) unless on () ALERTS{alertname=\"NodeLocalDNSDown\"}",
+        holds_for: "15m",
+        severity: Severity::Critical,
+        summary: "No DNS cache of any node is scraped.",
     },
     Alert {
         name: "NodeLocalDNSNotIntercepting",

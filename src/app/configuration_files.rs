@@ -3,7 +3,9 @@
 
 use super::files;
 use super::load::{BUILT_IN_PATH, CorefileSource, LoadError, LoadedCorefile, STDIN};
-use super::rendering::{RenderedStart, Rendering};
+use super::predecessor::{StartRefusal, last_served, load_recorded};
+use super::rendering::{RenderedStart, Rendering, START_PATIENCE};
+use super::served_record::ServedRecord;
 use super::setup_errors::SetupErrors;
 use crate::cli::CorefileArgument;
 use crate::deadline;
@@ -41,6 +43,8 @@ pub(super) struct InitialConfiguration {
     pub loaded: LoadedCorefile,
     /// Is to be written still.
     pub unwritten: Option<Rendered>,
+    /// Why it is what served last, if it is.
+    pub refusal: Option<StartRefusal>,
 }
 
 impl CorefileOrigin {
@@ -86,23 +90,36 @@ impl CorefileOrigin {
             Self::Plain(CorefileArgument::Stdin) => STDIN.into(),
             Self::Plain(CorefileArgument::File(path)) => path,
             Self::Rendering(mut rendering) => {
-                let RenderedStart { source, loaded, unwritten } = rendering.start(&errors)?;
+                let RenderedStart { source, loaded, unwritten, seen, refusal } = rendering.start(&errors)?;
                 let rendering = Some((*rendering, errors));
-                let files = ConfigurationFiles { source, rendering, default_port, reader, seen: None };
-                return Ok(InitialConfiguration { files, loaded, unwritten });
+                let files = ConfigurationFiles { source, rendering, default_port, reader, seen };
+                return Ok(InitialConfiguration { files, loaded, unwritten, refusal });
             }
         };
-        let files::Recorded { snapshot, digest } = reader.corefile()?;
-        let source = match snapshot.is_fixed {
-            true => CorefileSource::Text { text: CorefileSource::File(path.clone()).text(&snapshot)?, path },
+        let recorded = reader.corefile()?;
+        let source = match recorded.snapshot.is_fixed {
+            true => CorefileSource::Text { text: CorefileSource::File(path.clone()).text(&recorded.snapshot)?, path },
             false => CorefileSource::File(path),
         };
-        let loaded = source.load(default_port, &snapshot)?;
-        Ok(InitialConfiguration {
-            files: ConfigurationFiles { source, rendering: None, default_port, reader, seen: Some(digest) },
-            loaded,
-            unwritten: None,
-        })
+        let outcome = load_recorded(&source, default_port, &recorded);
+        let seen = Some(if outcome.is_ok() { recorded.digest.without_data() } else { recorded.digest });
+        let files = ConfigurationFiles { source, rendering: None, default_port, reader, seen };
+        let (nothing, refusal) = match outcome {
+            Ok(loaded) if loaded.config.serves_nothing() => {
+                let error = anyhow::anyhow!(loaded.warnings.clone());
+                let fingerprint = Some(loaded.fingerprint);
+                (Some(loaded), StartRefusal { error, fingerprint })
+            }
+            Ok(loaded) => return Ok(InitialConfiguration { files, loaded, unwritten: None, refusal: None }),
+            Err(error) => (None, StartRefusal { fingerprint: error.fingerprint(), error: error.into() }),
+        };
+        match (last_served(&files.reader, files.source.path(), default_port), nothing) {
+            (Some((_, loaded)), _) => {
+                Ok(InitialConfiguration { files, loaded, unwritten: None, refusal: Some(refusal) })
+            }
+            (None, Some(loaded)) => Ok(InitialConfiguration { files, loaded, unwritten: None, refusal: None }),
+            (None, None) => Err(refusal.error),
+        }
     }
 }
 
@@ -115,7 +132,8 @@ pub(super) struct ConfigurationFiles {
     pub default_port: u16,
     /// Who reads and writes it.
     pub reader: Arc<files::FileClient>,
-    /// Of the Corefile as it stands, and of what it names, when it was last read; `None` if it is refused.
+    /// Of the Corefile as it stands, and of what it names, when it was last read; without files of data while it is
+    /// good.
     pub seen: Option<files::SnapshotDigest>,
 }
 
@@ -147,50 +165,96 @@ impl ConfigurationFiles {
     pub(super) fn check(mut self, look: Look) -> io::Result<(Self, CheckedFiles)> {
         let always = look == Look::Always;
         let mut rendered = None;
-        // What is rendered and not written yet names what the template does.
-        let mut from_memory = None;
+        // A text that stands in no file was read with the template that it comes from: another one names other files.
+        let (mut of_template, mut is_in_memory) = (None, false);
         if let Some((rendering, errors)) = &mut self.rendering {
-            let of_template = rendering.read(always)?;
-            rendered = of_template.as_ref().and_then(|snapshot| rendering.refresh(snapshot, errors, always));
-            from_memory = matches!(self.source, CorefileSource::Text { .. }).then_some(of_template);
+            let recorded = rendering.read(always)?;
+            rendered = recorded.as_ref().and_then(|recorded| rendering.refresh(recorded, errors, always));
+            if let CorefileSource::Text { text, .. } = &self.source {
+                is_in_memory = true;
+                of_template = recorded.filter(|_| rendering.template().has_rendered(text));
+            }
         }
         let is_good = rendered.as_ref().is_some_and(|(_, outcome)| outcome.is_ok());
-        // A refused template may name other certificates than the text that is served from memory, of which nothing
-        // was read then.
-        let is_unknown = rendered.is_some() && from_memory.is_some();
         let mut read = None;
-        if look != Look::Rendered && !is_good && !is_unknown {
-            let snapshot = match from_memory {
-                Some(of_template) => of_template,
-                None => self.read(always)?,
-            };
-            read = snapshot.map(|snapshot| self.source.load(self.default_port, &snapshot));
-            // A refused one may lack a file of data.
-            if let Some(Err(_)) = read {
-                self.seen = None;
+        if look != Look::Rendered && !is_good {
+            let recorded = if is_in_memory { of_template } else { self.read(always)? };
+            read = recorded.map(|recorded| load_recorded(&self.source, self.default_port, &recorded));
+            if let (Some(Ok(_)), false) = (&read, is_in_memory) {
+                self.seen = self.seen.map(|seen| seen.without_data());
             }
         }
         Ok((self, CheckedFiles { rendered, read }))
     }
 
-    /// The Corefile as it stands, and what it names, if anything of that has changed since it was last read, it is
-    /// refused, or `always`.
-    fn read(&mut self, always: bool) -> io::Result<Option<files::HostSnapshot>> {
+    /// The Corefile as it stands, and what it names, if anything of that has changed since it was last read, or
+    /// `always`.
+    fn read(&mut self, always: bool) -> io::Result<Option<files::Recorded>> {
         let recorded = self.reader.corefile_unless(self.seen.as_ref().filter(|_| !always))?;
-        Ok(recorded.map(|files::Recorded { snapshot, digest }| {
-            self.seen = Some(digest);
-            snapshot
-        }))
+        if let Some(recorded) = &recorded {
+            self.seen = Some(recorded.digest.clone());
+        }
+        Ok(recorded)
     }
 
-    /// Writes what is rendered and served, and watches what is to be looked at in `inotify`. Of files that are read,
-    /// not rendered, only if `reads`.
+    /// What served before this process began, and serves something, if it can be had soon: what the watchdog remembers,
+    /// else what stands where the rendered Corefile is written.
+    pub(super) async fn predecessor(&self) -> Option<(CorefileSource, LoadedCorefile)> {
+        let (path, is_rendered) = (self.source.path().to_owned(), self.rendering.is_some());
+        let (port, reader) = (self.default_port, self.reader.clone());
+        let load = move || {
+            last_served(&reader, &path, port).or_else(|| {
+                let standing = CorefileSource::File(path);
+                let recorded = is_rendered.then(|| reader.corefile())?.ok()?;
+                let loaded = load_recorded(&standing, port, &recorded).ok()?;
+                (!loaded.config.serves_nothing()).then_some((standing, loaded))
+            })
+        };
+        timeout(START_PATIENCE, deadline::begin(load).ok()?).await.ok()?.ok()?
+    }
+
+    /// Has what is about to serve remembered, for the next server. Later it is told again.
+    pub(super) async fn note_serving(&self, served: ServedRecord) {
+        let reader = self.reader.clone();
+        if let Ok(noted) = deadline::begin(move || reader.note_serving(&served)) {
+            _ = timeout(START_PATIENCE, noted).await;
+        }
+    }
+
+    /// Writes what is rendered before it serves, if that does not take long. Returns what is to be written still.
+    pub(super) async fn write_first(&mut self, rendered: Rendered) -> Option<Rendered> {
+        let (rendering, errors) = self.rendering.as_ref()?;
+        rendering.announce(&rendered);
+        let (writer, text) = (self.reader.clone(), rendered.text.clone());
+        let written = match deadline::begin(move || writer.write(&text)) {
+            Ok(outcome) => timeout(START_PATIENCE, outcome).await.map_err(|_| deadline::late(START_PATIENCE)),
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(Ok(outcome)) => {
+                self.source = rendering.written(&rendered, outcome, errors);
+                None
+            }
+            // It panicked, or is late.
+            outcome => {
+                errors.count_configmap();
+                let why = outcome.err().map(|error| format!(": {error}")).unwrap_or_default();
+                let path = self.source.path().display();
+                tracing::warn!("the Corefile is not in {path} yet{why}; it is served from memory");
+                Some(rendered)
+            }
+        }
+    }
+
+    /// Writes what is rendered and served, has what is `served` remembered, and watches what is to be looked at in
+    /// `inotify`. Of files that are read, not rendered, only if `reads`.
     ///
     /// # Errors
     /// The watchdog does not answer.
     pub(super) fn write_and_watch(
         mut self,
         unwritten: Option<Rendered>,
+        served: Option<ServedRecord>,
         reads: bool,
         inotify: Option<OwnedFd>,
     ) -> io::Result<WrittenFiles> {
@@ -202,6 +266,9 @@ impl ConfigurationFiles {
         let written = unwritten.and_then(write);
         if let Some((_, Ok(()))) = &written {
             self.source = CorefileSource::File(self.source.path().to_owned());
+        }
+        if let Some(Err(error)) = served.map(|served| self.reader.note_serving(&served)) {
+            tracing::debug!("the next server will not know what serves: {error}");
         }
         let placed = inotify.map(|inotify| self.reader.watch(reads, inotify.as_fd())).transpose()?;
         Ok(WrittenFiles { written, placed })

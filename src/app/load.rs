@@ -2,6 +2,7 @@
 
 use super::configuration_parts::PartRecorder;
 use super::host::ConfigurationSource;
+use super::served_record::ServedRecord;
 use crate::chain::Loaders;
 use crate::corefile::{self, Corefile, Diagnostics, Severity};
 use crate::directives::is_keyword_or_near;
@@ -40,6 +41,16 @@ pub(super) enum LoadError {
     Refused { diagnostics: String, fingerprint: Fingerprint },
 }
 
+impl LoadError {
+    /// Of what was read; `None` if nothing could be.
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Refused { fingerprint, .. } => Some(*fingerprint),
+            Self::Read { .. } => None,
+        }
+    }
+}
+
 /// What is told of a good Corefile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Strictness {
@@ -58,6 +69,8 @@ pub(super) struct LoadedCorefile {
     pub warnings: String,
     /// What is right and yet to be known, in one line.
     pub notice: Option<String>,
+    /// What it is remembered by once it serves, if the watchdog has read it.
+    pub record: Option<ServedRecord>,
 }
 
 impl CorefileSource {
@@ -122,7 +135,7 @@ impl CorefileSource {
             true => Err(LoadError::Refused { diagnostics: rendered, fingerprint }),
             false => {
                 let notice = open_to_all(&config.on_all_addresses());
-                Ok(LoadedCorefile { config, fingerprint, warnings: rendered, notice })
+                Ok(LoadedCorefile { config, fingerprint, warnings: rendered, notice, record: None })
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The log of the process itself, in the reference's form: `[INFO] plugin/reload: …`. Lines go through a [`LineSink`],
 //! since whoever should read them may not.
 
-use crate::chain::LineSink;
+use crate::chain::{Level as LineLevel, LineSink};
 use crate::plan::PlanConfig;
 use std::backtrace::Backtrace;
 use std::fmt;
@@ -70,7 +70,7 @@ pub(super) fn start() -> io::Result<Verbosity> {
 pub(super) fn complain(lines: &str) {
     match LineSink::stderr() {
         Ok(sink) => {
-            sink.text(format!("{lines}\n").as_bytes());
+            sink.text(LineLevel::Error, format!("{lines}\n").as_bytes());
             sink.flush(FLUSH_LIMIT);
         }
         // No thread is to be had, which is most likely what the complaint is about.
@@ -94,7 +94,7 @@ struct Writes(Arc<LineSink>);
 
 impl Write for Writes {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.text(octets);
+        self.0.text(LineLevel::Info, octets);
         Ok(octets.len())
     }
     fn flush(&mut self) -> io::Result<()> {

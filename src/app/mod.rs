@@ -1,4 +1,4 @@
-//! The commands of the program, made of the modules above: serve, check, fmt, render, doctor, teardown.
+//! The commands of the program, made of the modules above: serve, check, fmt, render, doctor, teardown, top.
 
 mod banner;
 mod cache_handover;
@@ -18,14 +18,18 @@ mod load;
 mod log;
 mod memory;
 mod pidfile;
+mod predecessor;
 mod render;
 mod rendering;
+mod served_record;
 mod server_process;
 mod service;
 mod setup_errors;
+mod top;
 mod watchdog_process;
 
-use crate::cli::{Invocation, ServeOptions};
+use crate::chain::LineSink;
+use crate::cli::{Invocation, ServeOptions, Shell};
 use crate::deadline;
 use crate::directives::{ORDER, Support};
 use crate::node::{self, Fallback, NodeSpec};
@@ -71,6 +75,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Invocation::Doctor(doctor) => doctor::examine(*doctor),
+        Invocation::Completions(shell) => print_completions(shell),
+        Invocation::Top { output, from } => top::print(output, &from),
         Invocation::ListDirectives => print_directives(),
         Invocation::Version => print_version(),
         Invocation::Serve(options) => serve(options),
@@ -109,6 +115,11 @@ fn tear_down(addresses: Vec<IpAddr>, interface: String) -> anyhow::Result<ExitCo
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn print_completions(shell: Shell) -> anyhow::Result<ExitCode> {
+    io::stdout().lock().write_all(shell.script().as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn print_directives() -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     for keyword in ORDER.iter().filter(|keyword| matches!(keyword.support, Support::Here { .. })) {
@@ -133,6 +144,7 @@ fn print_version() -> anyhow::Result<ExitCode> {
 
 /// As the watchdog, which starts this program again as the server.
 fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
+    LineSink::set_format(options.log_format);
     // First of all: capabilities are a thread's, and there must be one only.
     match ControlClient::from_environment()? {
         Some(watchdog) => server_process::serve(options, watchdog),

@@ -2,9 +2,9 @@
 //! before serves on.
 
 use super::corefile_template::{target, template};
-use super::files::{FileClient, HostSnapshot, Recorded, SnapshotDigest};
-use super::host::ConfigurationSource;
+use super::files::{FileClient, Recorded, SnapshotDigest};
 use super::load::{CorefileSource, LoadError, LoadedCorefile};
+use super::predecessor::{StartRefusal, last_served, load_recorded};
 use super::setup_errors::SetupErrors;
 use crate::cli::Agent;
 use crate::deadline;
@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// How long the start waits for the template's file system before it serves what a predecessor has written, and for
-/// what it writes itself.
-const START_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the start waits for the template's file system before it serves what a predecessor has written, for what
+/// that has written, and for what it writes itself.
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A Corefile's template and what becomes of it.
 #[derive(Clone)]
@@ -28,8 +28,7 @@ pub(super) struct Rendering {
     target: CorefileOutput,
     default_port: u16,
     files: Arc<FileClient>,
-    /// Of the template's files, and of those that what is rendered names, at the last look; `None` while that is
-    /// refused.
+    /// Of the template's files, and of those that what is rendered names, at the last look.
     seen: Option<SnapshotDigest>,
     /// Why what was rendered then is refused, if it is.
     refusal: Option<String>,
@@ -49,18 +48,32 @@ impl Rendering {
         &self.template
     }
 
-    /// What to serve at start: the template with the ConfigMap or, where that cannot be, what stands where the rendered
-    /// Corefile is written (this process's predecessor served it) or, where nothing does, the template alone. May wait
-    /// for a file system that hangs, but serves what a predecessor has written first.
+    /// What is written, as it stands.
+    pub(super) fn standing(&self) -> CorefileSource {
+        CorefileSource::File(self.target.path().to_owned())
+    }
+
+    /// What to serve at start: the template with the ConfigMap or, where that cannot be, what served last as the
+    /// watchdog remembers it, or what stands where the rendered Corefile is written (another watchdog's server served
+    /// it), or, where nothing does, the template alone. May wait for a file system that hangs, but serves what a
+    /// predecessor has written first.
     pub(super) fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<RenderedStart> {
-        let Some((refresh, snapshot)) = self.first_refresh(errors)? else {
-            let source = CorefileSource::File(self.target.path().to_owned());
-            let loaded = source.load(self.default_port, &self.files.corefile()?.snapshot)?;
-            return Ok(RenderedStart { source, loaded, unwritten: None });
+        let unread = self.template.clone();
+        let Some((mut refresh, recorded)) = self.first_refresh(errors)? else {
+            let source = self.standing();
+            let recorded = self.files.corefile()?;
+            let loaded = load_recorded(&source, self.default_port, &recorded)?;
+            return Ok(RenderedStart::standing(source, loaded, &recorded));
         };
         let mut refusals = Vec::new();
         let is_config_good =
             !refresh.problems.iter().any(|problem| matches!(problem, CorefileTemplateError::Config(_)));
+        // Only now, since what is remembered may be large: the last ConfigMap that was good is used on.
+        if !is_config_good && let Ok((served, Some(_))) = self.files.last_served() {
+            self.template = unread;
+            self.template.adopt_config(&served.snapshot);
+            refresh = self.template.refresh(&recorded.snapshot);
+        }
         for problem in refresh.problems {
             errors.count_configmap();
             refusals.push(problem.to_string());
@@ -68,96 +81,111 @@ impl Rendering {
         if !is_config_good {
             self.template.discard();
         }
-        let mut refused_text = None;
+        let (mut refused_text, mut fingerprint) = (None, None);
         // Served when there is nothing better.
         let mut nothing = None;
         if let Some(rendered) = refresh.rendered.filter(|_| is_config_good) {
-            match self.load(&rendered, &snapshot) {
+            match self.load(&rendered, &recorded) {
                 Ok(loaded) if loaded.config.serves_nothing() => {
                     refusals.push(loaded.warnings.clone());
                     refused_text = Some(rendered.text.clone());
                     nothing = Some((rendered, loaded));
                 }
-                Ok(loaded) => return Ok(self.accept_first(rendered, loaded, errors)),
+                Ok(loaded) => return Ok(self.unwritten(rendered, loaded)),
                 Err(error) => {
                     errors.count_configmap();
-                    (self.refusal, self.seen) = (Some(error.to_string()), None);
-                    refusals.push(self.explain(&rendered, error, &snapshot).to_string());
+                    self.refusal = Some(error.to_string());
+                    fingerprint = error.fingerprint();
+                    refusals.push(self.explain(&rendered, error, &recorded).to_string());
                     refused_text = Some(rendered.text);
                 }
             }
         }
-        let written = CorefileSource::File(self.target.path().to_owned());
+        let remembered = |refusals: &[String]| {
+            let (source, loaded) = last_served(&self.files, self.target.path(), self.default_port)?;
+            let refusal = Some(StartRefusal { error: anyhow::anyhow!(refusals.join("\n")), fingerprint });
+            Some(RenderedStart { source, loaded, unwritten: None, seen: None, refusal })
+        };
+        // A Corefile that stood there when it served stands there still, or a newer one does.
+        if !refusals.is_empty()
+            && let Some(start) = remembered(&refusals)
+            && matches!(start.source, CorefileSource::Text { .. })
+        {
+            return Ok(start);
+        }
+        let written = self.standing();
         // The text that was refused a moment ago, or no text after a refusal, is not worth being told of.
-        let standing = self.files.corefile()?.snapshot;
-        let is_worthwhile = match (written.text(&standing), &refused_text) {
+        let standing = self.files.corefile()?;
+        let is_worthwhile = match (written.text(&standing.snapshot), &refused_text) {
             (Ok(text), Some(refused)) => text != *refused,
             (Err(_), Some(_)) => false,
             (_, None) => true,
         };
         if is_worthwhile {
-            match written.load(self.default_port, &standing) {
-                Ok(loaded) if loaded.config.serves_nothing() => {}
+            match load_recorded(&written, self.default_port, &standing) {
+                Ok(loaded) if loaded.config.serves_nothing() => refusals.push(loaded.warnings),
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("{} is served as it stands", self.target.path().display());
-                    return Ok(RenderedStart { source: written, loaded, unwritten: None });
+                    return Ok(RenderedStart::standing(written, loaded, &standing));
                 }
                 Err(error) => refusals.push(error.to_string()),
             }
+            if let Some(start) = remembered(&refusals) {
+                return Ok(start);
+            }
         }
         if let Some((rendered, loaded)) = nothing {
-            return Ok(self.accept_first(rendered, loaded, errors));
+            return Ok(self.unwritten(rendered, loaded));
         }
         // Read once more: a file system that hung may have failed what was asked of it meanwhile.
-        let snapshot = self.files.template()?.snapshot;
-        if let Ok(rendered) = self.template.render_without_config(&snapshot)
+        let recorded = self.files.template()?;
+        if let Ok(rendered) = self.template.render_without_config(&recorded.snapshot)
             && refused_text.as_ref() != Some(&rendered.text)
         {
-            match self.load(&rendered, &snapshot) {
+            match self.load(&rendered, &recorded) {
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("the template is served without the kube-dns ConfigMap");
-                    return Ok(self.accept_first(rendered, loaded, errors));
+                    return Ok(self.unwritten(rendered, loaded));
                 }
-                Err(error) => refusals.push(self.explain(&rendered, error, &snapshot).to_string()),
+                Err(error) => refusals.push(self.explain(&rendered, error, &recorded).to_string()),
             }
         }
         anyhow::bail!(refusals.join("\n"))
     }
 
     /// The files of the template and of what is rendered from it, if anything of them has changed since the last look,
-    /// what was rendered then is refused, or `always`.
+    /// or `always`.
     ///
     /// # Errors
     /// The watchdog does not answer.
-    pub(super) fn read(&mut self, always: bool) -> io::Result<Option<HostSnapshot>> {
-        let recorded = self.files.template_unless(self.seen.as_ref().filter(|_| !always))?;
-        Ok(recorded.map(|Recorded { snapshot, digest }| {
-            self.seen = Some(digest);
-            snapshot
-        }))
+    pub(super) fn read(&mut self, always: bool) -> io::Result<Option<Recorded>> {
+        let seen = self.seen.as_ref().filter(|_| !always);
+        let seen = seen.map(|seen| if self.refusal.is_some() { seen.clone() } else { seen.without_data() });
+        let recorded = self.files.template_unless(seen.as_ref())?;
+        if let Some(recorded) = &recorded {
+            self.seen = Some(recorded.digest.clone());
+        }
+        Ok(recorded)
     }
 
-    /// A Corefile that is another one than before, judged, as `snapshot` has its files. One that was refused is judged
-    /// each time, since a file that it lacks may have come, and told if it is another reason or `always`. Whatever
-    /// keeps template and ConfigMap from being used is told and counted.
-    pub(super) fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors, always: bool) -> Option<Judged> {
-        let Refresh { rendered, is_new, problems } = self.template.refresh(snapshot);
+    /// A Corefile that is another one than before, judged, as `recorded` has its files. One that was refused is judged
+    /// again, since a file that it lacks may have come, and told if it is another reason or `always`. Whatever keeps
+    /// template and ConfigMap from being used is told and counted.
+    pub(super) fn refresh(&mut self, recorded: &Recorded, errors: &SetupErrors, always: bool) -> Option<Judged> {
+        let Refresh { rendered, is_new, problems } = self.template.refresh(&recorded.snapshot);
         for problem in problems {
             errors.count_configmap();
             tracing::error!("{problem}");
         }
         let rendered = rendered.filter(|_| is_new || self.refusal.is_some())?;
-        let outcome = self.load(&rendered, snapshot);
+        let outcome = self.load(&rendered, recorded);
         let refusal = outcome.as_ref().err().map(ToString::to_string);
         let is_told = is_new || always || refusal != self.refusal;
-        if refusal.is_some() {
-            self.seen = None;
-        }
         self.refusal = refusal;
         is_told.then(|| {
-            let outcome = outcome.map_err(|error| self.explain(&rendered, error, snapshot));
+            let outcome = outcome.map_err(|error| self.explain(&rendered, error, recorded));
             (rendered, outcome)
         })
     }
@@ -168,24 +196,20 @@ impl Rendering {
     }
 
     /// Reads the text as if it stood where it is to be written.
-    fn load(&self, rendered: &Rendered, machine: &dyn ConfigurationSource) -> Result<LoadedCorefile, LoadError> {
-        self.load_at(self.target.path(), rendered, machine)
+    fn load(&self, rendered: &Rendered, recorded: &Recorded) -> Result<LoadedCorefile, LoadError> {
+        self.load_at(self.target.path(), rendered, recorded)
     }
-    fn load_at(
-        &self,
-        path: &Path,
-        rendered: &Rendered,
-        machine: &dyn ConfigurationSource,
-    ) -> Result<LoadedCorefile, LoadError> {
-        CorefileSource::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port, machine)
+    fn load_at(&self, path: &Path, rendered: &Rendered, recorded: &Recorded) -> Result<LoadedCorefile, LoadError> {
+        let source = CorefileSource::Text { path: path.to_owned(), text: rendered.text.clone() };
+        load_recorded(&source, self.default_port, recorded)
     }
 
     /// Writes a text that is refused beside where it was to be written, and says why with places in that, so that
     /// whoever reads the diagnostics finds their lines.
-    fn explain(&self, rendered: &Rendered, error: LoadError, machine: &dyn ConfigurationSource) -> LoadError {
+    fn explain(&self, rendered: &Rendered, error: LoadError, recorded: &Recorded) -> LoadError {
         let LoadError::Refused { diagnostics, fingerprint } = error else { return error };
         let again = self.files.write_refused(&rendered.text).ok();
-        let again = again.map(|()| self.load_at(&self.target.refused_path(), rendered, machine));
+        let again = again.map(|()| self.load_at(&self.target.refused_path(), rendered, recorded));
         let diagnostics = match again {
             Some(Err(LoadError::Refused { diagnostics, .. })) => diagnostics,
             _ => diagnostics,
@@ -196,7 +220,7 @@ impl Rendering {
 
     /// The template as it is read first. None if its file system hangs and what a predecessor has written is good: that
     /// is to be served.
-    fn first_refresh(&mut self, errors: &SetupErrors) -> anyhow::Result<Option<(Refresh, HostSnapshot)>> {
+    fn first_refresh(&mut self, errors: &SetupErrors) -> anyhow::Result<Option<(Refresh, Recorded)>> {
         let (done, outcome) = sync_channel(1);
         let (mut template, files) = (self.template.clone(), self.files.clone());
         threads::spawn("template", None, move || {
@@ -204,7 +228,7 @@ impl Rendering {
             // Nobody waits any longer if something else is served.
             _ = done.send(read);
         })?;
-        let (refresh, template, Recorded { snapshot, digest }) = match outcome.recv_timeout(START_PATIENCE) {
+        let (refresh, template, recorded) = match outcome.recv_timeout(START_PATIENCE) {
             Err(RecvTimeoutError::Timeout) => {
                 errors.count_configmap();
                 let base = self.template.base().display();
@@ -212,8 +236,7 @@ impl Rendering {
                     "{base} or the kube-dns ConfigMap cannot be read yet: {}",
                     deadline::late(START_PATIENCE)
                 );
-                let (written, port, files) =
-                    (CorefileSource::File(self.target.path().to_owned()), self.default_port, self.files.clone());
+                let (written, port, files) = (self.standing(), self.default_port, self.files.clone());
                 let is_good = move || {
                     let loaded = written.load(port, &files.corefile()?.snapshot);
                     io::Result::Ok(loaded.is_ok_and(|loaded| !loaded.config.serves_nothing()))
@@ -226,27 +249,15 @@ impl Rendering {
             }
             outcome => outcome??,
         };
-        (self.template, self.seen) = (template, Some(digest));
-        Ok(Some((refresh, snapshot)))
+        (self.template, self.seen) = (template, Some(recorded.digest.clone()));
+        Ok(Some((refresh, recorded)))
     }
 
-    /// The rendered Corefile is good: writes it before it serves, if that does not take long.
-    fn accept_first(&self, rendered: Rendered, loaded: LoadedCorefile, errors: &SetupErrors) -> RenderedStart {
-        self.announce(&rendered);
-        let (path, text) = (self.target.path().to_owned(), rendered.text.clone());
-        let from_memory = CorefileSource::Text { path: path.clone(), text: text.clone() };
-        let files = self.files.clone();
-        match deadline::within(START_PATIENCE, move || files.write(&text)) {
-            Ok(written) => {
-                let source = self.written(&rendered, written, errors);
-                RenderedStart { source, loaded, unwritten: None }
-            }
-            Err(error) => {
-                errors.count_configmap();
-                tracing::warn!("the Corefile is not in {} yet: {error}; it is served from memory", path.display());
-                RenderedStart { source: from_memory, loaded, unwritten: Some(rendered) }
-            }
-        }
+    /// The rendered Corefile is good, and written once its sockets can be had: until then what a predecessor has served
+    /// stands there, should this not come to serve.
+    fn unwritten(&self, rendered: Rendered, loaded: LoadedCorefile) -> RenderedStart {
+        let source = CorefileSource::Text { path: self.target.path().to_owned(), text: rendered.text.clone() };
+        RenderedStart { source, loaded, unwritten: Some(rendered), seen: None, refusal: None }
     }
 
     /// Says what has been rendered and serves.
@@ -291,6 +302,17 @@ pub(super) struct RenderedStart {
     pub loaded: LoadedCorefile,
     /// Is to be written still.
     pub unwritten: Option<Rendered>,
+    /// Of what was read where the rendered Corefile is written; `None` if nothing of that is served.
+    pub seen: Option<SnapshotDigest>,
+    /// Why what served last is served, if it is.
+    pub refusal: Option<StartRefusal>,
+}
+
+impl RenderedStart {
+    /// What stands where the rendered Corefile is written.
+    fn standing(source: CorefileSource, loaded: LoadedCorefile, recorded: &Recorded) -> Self {
+        Self { source, loaded, unwritten: None, seen: Some(recorded.digest.without_data()), refusal: None }
+    }
 }
 
 fn tell(refusals: &[String]) {

@@ -7,12 +7,14 @@ use super::memory;
 use super::rendering::Rendering;
 use super::service::{Service, ServiceOptions, StopReason};
 use crate::cli::{Mode, ServeOptions};
+use crate::query_stats::{QueryStats, STRETCH};
 use crate::sandbox::MissingLayer;
 use crate::watchdog::{ControlClient, ServerCommand};
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What `ps` and `top` call it; started through /proc/self/exe it would be `exe`.
@@ -65,6 +67,7 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ControlClient>) -> anyho
         };
         let signals = ServerSignals::catch().context("cannot catch signals")?;
         let service = Service::start(origin, options, verbosity).await?;
+        tokio::spawn(sum_up(service.query_stats()));
         tokio::spawn(memory::watch(service.cache_memory(), service.capacity(), workers, open_files));
         run(service, watchdog, signals).await;
         Ok(())
@@ -79,6 +82,14 @@ fn log_missing_layers(watchdog: &ControlClient) {
         true => tracing::info!("sandbox: the server runs without {text}"),
         false if !missing_layers.is_empty() => tracing::debug!("sandbox: the server runs without {text}"),
         false => {}
+    }
+}
+
+/// Ends a stretch of what is recorded after the other.
+async fn sum_up(stats: Arc<QueryStats>) {
+    loop {
+        tokio::time::sleep(STRETCH).await;
+        stats.tick(Instant::now());
     }
 }
 
@@ -105,15 +116,16 @@ async fn run(mut service: Service, watchdog: &ControlClient, mut signals: Server
     let reason = loop {
         tokio::select! {
             command = watchdog.next_command() => match command {
-                ServerCommand::Reload => service.reload(),
+                ServerCommand::Reload => service.reload_now(),
                 ServerCommand::ProbeUpstreams => service.probe_upstreams(),
                 ServerCommand::ExportCache => service.export_cache(),
+                ServerCommand::Yield { is_on } => service.yield_to_successor(is_on),
                 ServerCommand::Stop { leave: false } => break StopReason::Shutdown,
                 ServerCommand::Stop { leave: true } => break StopReason::HandedOver,
                 ServerCommand::Orphaned => return end_orphaned(),
             },
             _ = signals.terminate.recv() => break StopReason::Restart,
-            _ = signals.reload.recv() => service.reload(),
+            _ = signals.reload.recv() => service.reload_now(),
             event = service.next_event() => service.handle(event).await,
         }
     };

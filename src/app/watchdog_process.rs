@@ -60,6 +60,7 @@ pub(super) fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         addresses: agent.as_ref().map(|agent| agent.local_addresses.clone()).unwrap_or_default(),
         handover: options.handover,
         metrics_address: options.metrics_listen_address,
+        status_page: options.status_page,
     };
     // This thread, the main one, starts servers; all else is on another, which nothing that a start may wait for holds
     // up.

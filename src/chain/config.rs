@@ -192,8 +192,8 @@ pub struct Enabled {
 pub struct BuildContext<'a> {
     /// All zones of the server block, lower-cased; [`super::Request::zone`] indexes it.
     pub block_zones: &'a [Name],
-    /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`]
-    /// indexes it.
+    /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`;
+    /// [`super::Request::server_index`] indexes it.
     pub servers: &'a [String],
     /// What the block's answers come from: the text of the directives that stand behind `cache`. A cache is kept over a
     /// reload only while this is the same.

@@ -5,6 +5,24 @@ use crate::net::tls::ServerTls;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Why there is no status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoStatus {
+    #[error("the server that answers queries is not running. Its watchdog starts it again; ask again in some seconds")]
+    NotRunning,
+    #[error(
+        "the server that answers queries has not told it within {0:?}. It may be starting, busy or stopped; the \
+         watchdog replaces one that answers no queries. Ask again"
+    )]
+    Late(Duration),
+    #[error(
+        "the server that answers queries cannot pass it on. Ask again; its open files or its memory may be at their \
+         limit"
+    )]
+    Unreadable,
+}
 
 /// An HTTP path served on an address. The same address and path asked by several blocks is one endpoint.
 #[derive(Clone)]
@@ -45,6 +63,24 @@ impl Endpoint {
         };
         Self { address, path: "/metrics", answers: HttpAnswers::Shared(Arc::new(answer)), tls: None }
     }
+    /// `/status.json`: what `ask` is told. Names and clients are for whoever asks from this machine, and for others if
+    /// `shows_all`.
+    pub(crate) fn status(address: SocketAddr, ask: AskStatus, shows_all: bool) -> Self {
+        let answer = |shows_names: bool| -> AnswerAll {
+            let ask = ask.clone();
+            Arc::new(move || {
+                let asked = ask(shows_names);
+                Box::pin(async move {
+                    match asked.await {
+                        Ok(body) => HttpAnswer { status: 200, content_type: "application/json", body: body.into() },
+                        Err(why) => HttpAnswer::text(503, format!("no status: {why}.\n")),
+                    }
+                })
+            })
+        };
+        let answers = HttpAnswers::ByPlace { here: answer(true), elsewhere: answer(shows_all) };
+        Self { address, path: "/status.json", answers, tls: None }
+    }
     /// One whose answers are [`HttpAnswers::ForEach`].
     pub fn for_each(
         address: SocketAddr,
@@ -65,6 +101,13 @@ pub enum HttpAnswers {
     /// One for all who ask while it may not be made yet. It is compressed for those who take that. It may wait for
     /// somebody for a bounded time, in which none is made for others.
     Shared(AnswerAll),
+    /// The same for two kinds of clients, who are to ask by an address and not by a name, which may be anybody's.
+    ByPlace {
+        /// For those on this machine, by a loopback address.
+        here: AnswerAll,
+        /// For all others.
+        elsewhere: AnswerAll,
+    },
     /// One for each request, from the query of its URI (RFC 3986 section 3.4; empty if there is none). It may take
     /// time, and is dropped when its client goes. Whoever gives it bounds how much is made for all who ask.
     ForEach(AnswerEach),
@@ -96,3 +139,6 @@ impl HttpAnswer {
 
 /// Asks the other process of this program for its metrics in text format; `None` if it does not say, or not in time.
 pub(crate) type AskMetrics = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
+
+/// Asks the server for its status, in JSON, with names and clients or without.
+pub(crate) type AskStatus = Arc<dyn Fn(bool) -> BoxFuture<'static, Result<String, NoStatus>> + Send + Sync>;

@@ -5,6 +5,7 @@
 //! Not `tracing-appender`: it bounds lines rather than octets, and at exit its guard prints to the very stdout that may
 //! be blocked.
 
+use super::log_format::{self, Level, LogFormat};
 use crate::metrics::{Counter, Registry};
 use crate::threads;
 use parking_lot::{Condvar, Mutex};
@@ -12,7 +13,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,30 +27,11 @@ const PIECE: usize = 4096;
 /// Until an output is tried again that somebody has made non-blocking.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How grave a line is; what it begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
-    Debug,
-    Info,
-    Warning,
-    Error,
-}
-
-impl Level {
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Debug => "[DEBUG] ",
-            Self::Info => "[INFO] ",
-            Self::Warning => "[WARNING] ",
-            Self::Error => "[ERROR] ",
-        }
-    }
-}
-
 /// Takes lines without waiting and writes them from a thread of its own.
 pub(crate) struct LineSink(Arc<SinkState>);
 
 struct SinkState {
+    format: LogFormat,
     state: Mutex<State>,
     capacity: usize,
     /// There are lines to write, or the sink is gone.
@@ -76,15 +58,24 @@ thread_local! {
 
 type Process = LazyLock<io::Result<Arc<LineSink>>>;
 
+/// That of the process's lines.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
 impl LineSink {
     /// Writes to `output`, holding back at most `capacity` octets of lines. Fails if no thread can be started.
-    pub(crate) fn to(output: impl Write + Send + 'static, capacity: usize) -> io::Result<Self> {
-        let shared =
-            Arc::new(SinkState { state: Mutex::default(), capacity, filled: Condvar::new(), drained: Condvar::new() });
+    pub(crate) fn to(output: impl Write + Send + 'static, capacity: usize, format: LogFormat) -> io::Result<Self> {
+        let (state, filled, drained) = (Mutex::default(), Condvar::new(), Condvar::new());
+        let shared = Arc::new(SinkState { format, state, capacity, filled, drained });
         let sink = Self(shared.clone());
         let output = Output { output, is_within_line: false };
         threads::spawn("lines", None, move || shared.drain(output))?;
         Ok(sink)
+    }
+
+    /// In which form the process's lines are written; what was said first counts. To be called before they are asked
+    /// for.
+    pub(crate) fn set_format(format: LogFormat) {
+        _ = FORMAT.set(format);
     }
 
     /// The process's standard output. Fails if it is closed, or no thread can be started.
@@ -111,7 +102,8 @@ impl LineSink {
 
     /// A descriptor of its own, so that a blocked write holds no lock that `println!` wants.
     fn to_copy_of(output: BorrowedFd<'_>) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self::to(File::from(output.try_clone_to_owned()?), CAPACITY)?))
+        let format = FORMAT.get().copied().unwrap_or_default();
+        Ok(Arc::new(Self::to(File::from(output.try_clone_to_owned()?), CAPACITY, format)?))
     }
 
     /// Counts dropped lines in `registry`, those before as well. The first registry keeps them.
@@ -135,13 +127,16 @@ impl LineSink {
             line.push_str(level.prefix());
             compose(line);
             line.push('\n');
-            self.0.push(line.as_bytes());
+            self.text(level, line.as_bytes());
         });
     }
 
-    /// Appends whole lines as they are, all or none of them.
-    pub(crate) fn text(&self, lines: &[u8]) {
-        self.0.push(lines);
+    /// Appends whole lines, all or none of them. `level` is that of a first line that has none.
+    pub(crate) fn text(&self, level: Level, lines: &[u8]) {
+        match self.0.format {
+            LogFormat::Text => self.0.push(lines),
+            LogFormat::Json => self.0.push(&log_format::to_json(level, lines, &log_format::now())),
+        }
     }
 
     /// Waits until all lines so far are written, at most for `timeout`; tells whether they are. To be called before the
@@ -213,7 +208,7 @@ impl SinkState {
                     failed += count(piece);
                 }
             }
-            let is_told = untold == 0 || failed == 0 && output.write(notice(untold).as_bytes()).is_ok();
+            let is_told = untold == 0 || failed == 0 && output.write(&notice(untold, self.format)).is_ok();
             lines.clear();
             state = self.state.lock();
             state.is_writing = false;
@@ -224,11 +219,16 @@ impl SinkState {
 }
 
 /// What is said in the place of lines that were dropped.
-fn notice(lines: u64) -> String {
-    format!(
+fn notice(lines: u64, format: LogFormat) -> Vec<u8> {
+    let level = Level::Warning;
+    let line = format!(
         "{}{lines} lines were dropped since nobody read the output, or it could not be written\n",
-        Level::Warning.prefix()
-    )
+        level.prefix()
+    );
+    match format {
+        LogFormat::Text => line.into_bytes(),
+        LogFormat::Json => log_format::to_json(level, line.as_bytes(), &log_format::now()),
+    }
 }
 
 fn count(lines: &[u8]) -> u64 {
@@ -286,7 +286,7 @@ impl<W: Write> Output<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Level, LineSink, Output, PIECE, count, pieces};
+    use super::{Level, LineSink, LogFormat, Output, PIECE, count, pieces};
     use crate::metrics::Registry;
     use std::io::{self, Write};
     use std::sync::mpsc::{Receiver, Sender, channel};
@@ -312,9 +312,13 @@ mod tests {
     }
 
     fn gated(capacity: usize) -> (LineSink, Sender<io::Result<()>>, Receiver<String>) {
+        gated_in(LogFormat::Text, capacity)
+    }
+
+    fn gated_in(format: LogFormat, capacity: usize) -> (LineSink, Sender<io::Result<()>>, Receiver<String>) {
         let (permit, permissions) = channel();
         let (written, lines) = channel();
-        (LineSink::to(Gate { permissions, written }, capacity).unwrap(), permit, lines)
+        (LineSink::to(Gate { permissions, written }, capacity, format).unwrap(), permit, lines)
     }
 
     fn dropped(registry: &Registry) -> u64 {
@@ -362,6 +366,22 @@ mod tests {
         assert_eq!(reported, lost, "{written}");
         assert_eq!(kept.len() as u64 + lost, 6, "{written}");
         assert!(written.starts_with("[INFO] first\n"), "{written}");
+    }
+
+    #[test]
+    fn in_json_every_line_is_an_object_that_of_dropped_lines_too() {
+        let (sink, permit, lines) = gated_in(LogFormat::Json, 400);
+        sink.line(Level::Info, |line| line.push_str("first"));
+        sink.text(Level::Error, b"no level\n");
+        sink.line(Level::Debug, |line| line.extend(std::iter::repeat_n('x', 400)));
+        drop(permit);
+        assert!(sink.flush(LONG));
+        let written: String = lines.try_iter().collect();
+        let read = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect(line);
+        let pair = |record: serde_json::Value| format!("{} {}", record["level"], record["message"]);
+        let said: Vec<_> = written.lines().map(read).map(pair).collect();
+        assert_eq!(said[..2], [r#""info" "first""#, r#""error" "no level""#]);
+        assert!(said[2].starts_with(r#""warning" "1 lines were dropped"#) && said.len() == 3, "{said:?}");
     }
 
     #[test]

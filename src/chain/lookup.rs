@@ -8,13 +8,13 @@ use std::sync::{Arc, Weak};
 
 /// Who answers what is asked at a listen address.
 pub trait Resolver: Send + Sync {
-    /// Runs the chain of the block whose zone has the name, from its first handler. [`Request::server`] and
+    /// Runs the chain of the block whose zone has the name, from its first handler. [`Request::server_index`] and
     /// [`Request::zone`] need not be right.
     fn resolve<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Outcome>;
 }
 
-/// The listen addresses of a block, by [`Request::server`]. They live as long as their plan serves, or is asked for
-/// something.
+/// The listen addresses of a block, by [`Request::server_index`]. They live as long as their plan serves, or is asked
+/// for something.
 #[derive(Clone, Default)]
 pub struct Lookup(Arc<[Weak<dyn Resolver>]>);
 
@@ -59,7 +59,7 @@ impl Lookup {
             return Err(Failure::servfail(directive, cause));
         }
         tokio::task::yield_now().await;
-        let Some(listener) = self.0.get(request.server).and_then(Weak::upgrade) else {
+        let Some(listener) = self.0.get(request.server_index).and_then(Weak::upgrade) else {
             return Err(Failure::servfail(directive, "the configuration that the question came to is gone"));
         };
         ASKED.scope(asked, listener.resolve(request.borrow())).await

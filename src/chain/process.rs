@@ -5,6 +5,7 @@ use crate::corefile::{SocketRole, read_data_file, unix_socket};
 use crate::fairness::SharedFairness;
 use crate::metrics::{Counter, Registry};
 use crate::net::ReadFile;
+use crate::query_stats::QueryStats;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,6 +19,8 @@ pub struct ProcessContext {
     pub registry: Registry,
     /// Panics that were caught while a query was answered.
     pub panics: Counter,
+    /// What is asked, by whom, and what fails.
+    pub(crate) query_stats: Arc<QueryStats>,
     /// What a directive keeps over a reload.
     pub reload_state: Arc<ReloadState>,
     /// Whether the process starts, serves or ends.
@@ -57,6 +60,7 @@ impl ProcessContext {
                 "Panics that were caught while a query was answered.",
                 &[],
             ),
+            query_stats: Arc::new(QueryStats::new(workers + 1, registry.clone())),
             registry,
             reload_state: Arc::default(),
             lifecycle: Lifecycle::default(),

@@ -1,8 +1,8 @@
 //! A client's request on its way through a chain.
 
-use super::{BatchClock, Metadata, Spans};
+use super::{BatchClock, Metadata, Spans, Trail};
 use crate::message::{
-    ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, ReplyOptions, RequestKey, Response, TtlRule,
+    ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, ReplyOptions, ReplyShape, RequestKey, Response, TtlRule,
     UpstreamOptions, WireError,
 };
 use smallvec::SmallVec;
@@ -61,7 +61,7 @@ pub enum Purpose {
     /// A client waits, and a cache before has no answer: the handlers behind it are tried on the fast path. One that
     /// would give what a cache keeps ([`crate::message::Rcode::is_cached_bare`]) says [`super::FastPath::Slow`], so
     /// that the cache sees its answer.
-    Uncached,
+    BehindCache,
 }
 
 /// The subnet of a client in a server block that keeps those (`client_subnet`).
@@ -92,7 +92,7 @@ pub struct Request<'a> {
     pub query: &'a Query,
     pub peer: &'a Peer,
     /// Index of the listen address in [`super::BuildContext::servers`].
-    pub server: usize,
+    pub server_index: usize,
     /// Index of the zone that matched in [`super::BuildContext::block_zones`].
     pub zone: usize,
     /// The block's `bufsize`, if it has one, in place of [`DEFAULT_UDP_SIZE`].
@@ -106,6 +106,8 @@ pub struct Request<'a> {
     pub options: Option<&'a UpstreamOptions>,
     /// Where directives leave what they know of this request, in a block with `metadata`. On the slow path alone.
     pub metadata: Option<&'a Arc<Metadata>>,
+    /// Where it is noted how the answer is had. On the slow path alone.
+    pub trail: Option<&'a Arc<Trail>>,
     pub received: Instant,
     pub purpose: Purpose,
     /// A directive before makes another reply of this one on the fast path, and cuts that to what the client takes.
@@ -153,8 +155,8 @@ impl Request<'_> {
         self.udp_cap.unwrap_or(DEFAULT_UDP_SIZE)
     }
     /// How the reply is shaped for this client.
-    pub fn reply(&self, ttl: TtlRule) -> Reply {
-        Reply { ttl, limit: self.limit(), udp_size: self.udp_size() }
+    pub fn reply(&self, ttl: TtlRule) -> ReplyShape {
+        ReplyShape { ttl, limit: self.limit(), udp_size: self.udp_size() }
     }
     #[allow(clippy::wrong_self_convention, reason = "a copy is larger than the reference")]
     pub fn to_owned(&self) -> OwnedRequest {
@@ -162,13 +164,14 @@ impl Request<'_> {
             wire: self.wire.into(),
             query: self.query.clone(),
             peer: *self.peer,
-            server: self.server,
+            server_index: self.server_index,
             zone: self.zone,
             udp_cap: self.udp_cap,
             client_subnet: self.client_subnet.copied(),
             nsid: self.nsid.cloned(),
             options: self.options.cloned(),
             metadata: self.metadata.cloned(),
+            trail: self.trail.cloned(),
             received: self.received,
             purpose: self.purpose,
             wants_refresh: false,
@@ -183,13 +186,14 @@ pub struct OwnedRequest {
     pub wire: SmallVec<[u8; 128]>,
     pub query: Query,
     pub peer: Peer,
-    pub server: usize,
+    pub server_index: usize,
     pub zone: usize,
     pub udp_cap: Option<u16>,
     pub client_subnet: Option<KeptSubnet>,
     pub nsid: Option<Arc<[u8]>>,
     pub options: Option<UpstreamOptions>,
     pub metadata: Option<Arc<Metadata>>,
+    pub trail: Option<Arc<Trail>>,
     pub received: Instant,
     pub purpose: Purpose,
     /// A [`Purpose::Refresh`] of it is to run beside it: who would have answered on the fast path wanted one.
@@ -204,13 +208,14 @@ impl OwnedRequest {
             wire: &self.wire,
             query: &self.query,
             peer: &self.peer,
-            server: self.server,
+            server_index: self.server_index,
             zone: self.zone,
             udp_cap: self.udp_cap,
             client_subnet: self.client_subnet.as_ref(),
             nsid: self.nsid.as_ref(),
             options: self.options.as_ref(),
             metadata: self.metadata.as_ref(),
+            trail: self.trail.as_ref(),
             received: self.received,
             purpose: self.purpose,
             is_cut_later: false,

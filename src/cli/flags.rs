@@ -1,7 +1,9 @@
 //! The flags as clap reads them, before they are checked against each other.
 
+use super::completions::Shell;
 use super::doctor::OutputFormat;
-use super::{FallbackTo, values};
+use super::{FallbackTo, StatusUrl, TopFormat, values};
+use crate::chain::LogFormat;
 use crate::message::Name;
 use crate::node::Backend;
 use clap::{Args, Parser, Subcommand};
@@ -47,6 +49,9 @@ pub(super) struct Flags {
         value_parser = values::boolean
     )]
     pub quiet: Option<bool>,
+    /// How log lines are written [default: text]
+    #[arg(long, value_name = "FORM", value_enum)]
+    pub log_format: Option<LogFormat>,
     /// List the directives a Corefile may hold, and exit
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -62,6 +67,18 @@ pub(super) struct Flags {
     /// Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address)]
     pub metrics_listen_address: Option<SocketAddr>,
+    /// Serve /status.json where the metrics are: who asks for what, what fails and what is slow [default: true]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = values::boolean
+    )]
+    pub status_page: Option<bool>,
+    /// Show names and clients on it to everybody, not only to who asks from this node [default: false]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = values::boolean
+    )]
+    pub status_names: Option<bool>,
     /// Worker threads; by default one for each processor this process may use
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
@@ -190,6 +207,28 @@ pub(super) enum Command {
     /// Say whether this node's queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if
     /// nothing is wrong, 1 if something is, 3 if nothing wrong was seen but not everything could be looked at.
     Doctor(Box<DoctorFlags>),
+    /// Print a script that has a shell complete command lines: `source <(nodelocaldns completions bash)`.
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Print what the node's agent is asked: rates, names, clients, failures, what is slow and why. Exit status 0 if
+    /// the agent says so, else 1.
+    Top {
+        /// Print it once, and exit: there is no other way yet
+        #[arg(long, required = true)]
+        once: bool,
+        /// How to print
+        #[arg(long, value_name = "FORM", default_value = "text")]
+        output: TopFormat,
+        /// Where the agent serves it, such as through a port-forward
+        #[arg(
+            long, value_name = "URL", default_value = "http://127.0.0.1:9353/status.json",
+            value_parser = values::status_url
+        )]
+        from: StatusUrl,
+    },
 }
 
 /// Those of the agent that its Corefile depends on.

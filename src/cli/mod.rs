@@ -2,14 +2,18 @@
 //! subcommands. What was written (`flags`) becomes what is meant ([`Invocation`]), which holds no combination that
 //! makes no sense.
 
+mod completions;
 mod doctor;
 mod flags;
 mod values;
 
+pub(crate) use completions::Shell;
 pub(crate) use doctor::{Doctor, OutputFormat};
 
+use crate::chain::LogFormat;
 use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
+use crate::watchdog::StatusPage;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use flags::{Command, DoctorFlags, Flags, RenderFlags};
@@ -64,6 +68,13 @@ pub(crate) enum Invocation {
     },
     /// `doctor`: say whether this node's queries are intercepted.
     Doctor(Box<Doctor>),
+    /// `completions SHELL`: print what completes command lines there.
+    Completions(Shell),
+    /// `top`: print what an agent says that it is asked.
+    Top {
+        output: TopFormat,
+        from: StatusUrl,
+    },
     /// `-plugins`
     ListDirectives,
     /// `-version`
@@ -80,6 +91,24 @@ pub(crate) enum FormatMode {
     Write,
     /// Files that would change are named.
     Check,
+}
+
+/// How `top` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TopFormat {
+    /// Tables
+    Text,
+    /// For programs, as the agent says it; docs/status.md has the fields
+    Json,
+}
+
+/// Where an agent's status is: `http://HOST:PORT/PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StatusUrl {
+    /// A name or an address, without brackets.
+    pub host: String,
+    pub port: u16,
+    pub path: String,
 }
 
 /// What a Corefile is rendered with; the fields are [`Agent`]'s.
@@ -101,8 +130,11 @@ pub(crate) struct ServeOptions {
     pub dns_port: u16,
     pub pidfile: Option<PathBuf>,
     pub quiet: bool,
+    pub log_format: LogFormat,
     /// Where all metrics are served beside the Corefile's own addresses.
     pub metrics_listen_address: Option<SocketAddr>,
+    /// What is served there beside them.
+    pub status_page: StatusPage,
     /// Worker threads; `None`: one for each processor.
     pub workers: Option<NonZeroUsize>,
     /// Socket at which one instance takes over from another.
@@ -195,8 +227,10 @@ impl Invocation {
                 return Ok(Self::Format { files, how });
             }
             Some(Command::Render(flags)) => return Ok(Self::Render(Box::new(render(*flags)))),
+            Some(Command::Completions { shell }) => return Ok(Self::Completions(shell)),
             Some(Command::Sleep { time }) => return Ok(Self::Sleep { time }),
             Some(Command::Doctor(flags)) => return Ok(Self::Doctor(Box::new(doctor(*flags)))),
+            Some(Command::Top { once: _, output, from }) => return Ok(Self::Top { output, from }),
             None => {}
         }
         if flags.version.unwrap_or(false) {
@@ -243,7 +277,13 @@ fn serve_options(flags: Flags) -> Result<ServeOptions, Objection> {
         dns_port: flags.dns_port.unwrap_or(DEFAULT_PORT),
         pidfile: unless_empty(flags.pidfile.clone()),
         quiet: flags.quiet.unwrap_or(false),
+        log_format: flags.log_format.unwrap_or_default(),
         metrics_listen_address: flags.metrics_listen_address.or(default_metrics),
+        status_page: match (flags.status_page, flags.status_names) {
+            (Some(false), _) => StatusPage::Off,
+            (_, Some(true)) => StatusPage::NamesEverywhere,
+            _ => StatusPage::NamesHere,
+        },
         workers: flags.workers,
         cache_memory: flags.cache_memory,
         handover: unless_empty(flags.handover.clone()),
@@ -387,5 +427,7 @@ fn go_style(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     out
 }
 
+#[cfg(test)]
+mod manual;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,10 @@
 use super::{
     Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode, OutputFormat, ServeOptions,
+    Shell, StatusUrl, TopFormat,
 };
+use crate::chain::LogFormat;
 use crate::node::Backend;
+use crate::watchdog::StatusPage;
 use clap::CommandFactory;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -55,6 +58,18 @@ fn flags_may_have_one_dash_or_two_and_a_space_or_an_equals_sign() {
     for arguments in [&["-p", "5353"][..], &["-p=5353"], &["--p=5353"], &["-dns.port=5353"], &["--dns.port", "5353"]] {
         assert_eq!(serve(arguments).dns_port, 5353, "{arguments:?}");
     }
+}
+
+#[test]
+fn log_lines_are_text_or_json() {
+    for (arguments, expected) in [
+        (&[][..], LogFormat::Text),
+        (&["--log-format", "text"], LogFormat::Text),
+        (&["-log-format=json", "-localip", "169.254.20.10"], LogFormat::Json),
+    ] {
+        assert_eq!(serve(arguments).log_format, expected, "{arguments:?}");
+    }
+    assert!(refused(&["--log-format", "logfmt"]).contains("json"), "what is possible is told");
 }
 
 #[test]
@@ -155,7 +170,9 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
         dns_port: 5353,
         pidfile: Some("/pid".into()),
         quiet: true,
+        log_format: LogFormat::Text,
         metrics_listen_address: Some("[::]:9354".parse().unwrap()),
+        status_page: StatusPage::NamesHere,
         workers: None,
         handover: None,
         cache_memory: None,
@@ -357,6 +374,63 @@ fn sleep_takes_one_time_and_no_flags() {
         [&["sleep"][..], &["sleep", "1", "2"], &["sleep", "1", "-quiet"], &["-localip", "127.0.0.1", "sleep", "1"]]
     {
         refused(wrong);
+    }
+}
+
+#[test]
+fn completions_are_for_one_shell_that_is_known() {
+    assert_eq!(parse(&["completions", "fish"]), Ok(Invocation::Completions(Shell::Fish)));
+    assert!(refused(&["completions"]).contains("SHELL"));
+    assert!(refused(&["completions", "tcsh"]).contains("zsh"), "what is possible is told");
+}
+
+#[test]
+fn what_is_misspelt_names_its_neighbour() {
+    for (arguments, neighbour) in [
+        (&["-confg", "x"][..], "--conf"),
+        (&["--healthport", "1"], "--health-port"),
+        (&["chek", "x"], "check"),
+        (&["doctor", "--nmae", "x"], "--name"),
+        (&["teardown", "--local-ip", "10.0.0.1"], "--localip"),
+        (&["--interception", "nftable"], "nftables"),
+    ] {
+        let said = refused(arguments);
+        assert!(said.contains("tip: ") && said.contains(&format!("'{neighbour}'")), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn the_status_page_is_served_with_names_for_this_node_unless_told_otherwise() {
+    for (arguments, expected) in [
+        (&[][..], StatusPage::NamesHere),
+        (&["--status-page"], StatusPage::NamesHere),
+        (&["--status-page=false"], StatusPage::Off),
+        (&["--status-names"], StatusPage::NamesEverywhere),
+        (&["--status-names=false"], StatusPage::NamesHere),
+        (&["--status-page=false", "--status-names"], StatusPage::Off),
+    ] {
+        assert_eq!(serve(arguments).status_page, expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn top_asks_this_node_s_agent_once_unless_told_whom_to_ask() {
+    let url = |host: &str, port, path: &str| StatusUrl { host: host.to_owned(), port, path: path.to_owned() };
+    for (arguments, output, from) in [
+        (&["top", "--once"][..], TopFormat::Text, url("127.0.0.1", 9353, "/status.json")),
+        (
+            &["top", "--once", "--output", "json", "--from", "http://[::1]:9999"],
+            TopFormat::Json,
+            url("::1", 9999, "/status.json"),
+        ),
+        (&["top", "--once", "--from=http://node-7/x?y=1"], TopFormat::Text, url("node-7", 80, "/x?y=1")),
+    ] {
+        assert_eq!(parse(arguments), Ok(Invocation::Top { output, from }), "{arguments:?}");
+    }
+    assert!(refused(&["top"]).contains("--once"));
+    for wrong in ["https://127.0.0.1:9353", "127.0.0.1:9353", "http://", "x"] {
+        let said = refused(&["top", "--once", "--from", wrong]);
+        assert!(said.contains(wrong) && said.contains("http://127.0.0.1:9353"), "{said}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Parsers of flags' values. Each error says what would be right.
 
-use super::FallbackTo;
+use super::{FallbackTo, StatusUrl};
 use crate::corefile::{self, Diagnostics, FileId, Loader, Span, Token, value};
 use crate::message::Name;
 use crate::node::Backend;
@@ -31,6 +31,19 @@ impl ValueEnum for Backend {
             Self::None => PossibleValue::new("none").help("no rules, as -setupiptables=false"),
         })
     }
+}
+
+/// Where an agent's status is. The path may be missing.
+pub(super) fn status_url(text: &str) -> Result<StatusUrl, String> {
+    let wrong = || format!("`{text}` is no such place: write http://HOST:PORT, such as http://127.0.0.1:9353");
+    let url: hyper::Uri = text.parse().map_err(|_| wrong())?;
+    let (Some("http"), Some(host)) = (url.scheme_str(), url.host()) else { return Err(wrong()) };
+    let path = url.path_and_query().map(ToString::to_string).filter(|path| path != "/");
+    Ok(StatusUrl {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: url.port_u16().unwrap_or(80),
+        path: path.unwrap_or_else(|| "/status.json".to_owned()),
+    })
 }
 
 /// Addresses of `-localip`: at least one, none twice, in their order; each can be a link's.

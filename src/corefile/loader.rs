@@ -16,6 +16,8 @@ const FILE_OCTETS: u64 = 16 << 20;
 pub struct FileStamp {
     /// When it was last written: seconds and nanoseconds since 1970.
     pub modified: (i64, i64),
+    /// When anything of it was last changed, which nobody can set back.
+    pub changed: (i64, i64),
     pub octets: u64,
     pub inode: u64,
 }
@@ -23,7 +25,8 @@ pub struct FileStamp {
 impl FileStamp {
     fn of(metadata: &Metadata) -> Self {
         let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Self { modified, octets: metadata.size(), inode: metadata.ino() }
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        Self { modified, changed, octets: metadata.size(), inode: metadata.ino() }
     }
     /// When the file was last written, in seconds since 1970.
     pub fn modified_seconds(&self) -> f64 {

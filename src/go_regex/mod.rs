@@ -22,7 +22,7 @@ pub use error::RegexProblem;
 pub use patterns::Patterns;
 
 use parking_lot::Mutex;
-use regex::{CaptureLocations, Captures, RegexBuilder};
+use regex::{CaptureLocations, RegexBuilder};
 use regex_automata::nfa::thompson;
 use regex_automata::util::syntax;
 use std::fmt;
@@ -68,14 +68,13 @@ impl Regex {
     pub fn is_match(&self, text: &str) -> bool {
         self.compiled.is_match(text)
     }
-    /// The leftmost match, by numbers of groups: `captures.get(0)` is the whole of it. A group that took no part is
-    /// `None`; Go has an empty text then.
-    pub fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
-        self.compiled.captures(text)
+    /// The groups of the leftmost match by their numbers, [`Regex::group_count`] in all: the first is the whole match.
+    /// One that took no part is empty, as in Go. `None` if there is no match.
+    pub fn groups<'t>(&self, text: &'t str) -> Option<Vec<&'t str>> {
+        self.with_groups(text, |group| (0..self.group_count()).map(group).collect())
     }
     /// What `use_groups` makes of the leftmost match, given the text of each group by its number; empty for one that
-    /// took no part, as in Go. `None` if there is no match. In the long run nothing is taken from the heap, as
-    /// [`Regex::captures`] does for each match.
+    /// took no part, as in Go. `None` if there is no match. In the long run nothing is taken from the heap.
     pub fn with_groups<'t, T>(
         &self,
         text: &'t str,
@@ -85,6 +84,7 @@ impl Regex {
         let spare = self.spare.try_lock().and_then(|mut spare| spare.pop());
         let mut locations = spare.unwrap_or_else(|| self.compiled.capture_locations());
         let found = self.compiled.captures_read(&mut locations, text);
+        // The crate knows nothing of groups at the end that match no times, such as that of `a(b){0}`.
         let group =
             |index: usize| locations.get(index).and_then(|(start, end)| text.get(start..end)).unwrap_or_default();
         let used = found.map(|_| use_groups(&group));
@@ -102,10 +102,6 @@ impl Regex {
     /// The names of the groups in order, from group 0; `None` for those without.
     pub fn group_names(&self) -> impl Iterator<Item = Option<&str>> {
         self.names.iter().map(Option::as_deref)
-    }
-    /// `text` with each match replaced by what `replacement` gives for it (Go's `ReplaceAllStringFunc`).
-    pub fn replace_all(&self, text: &str, mut replacement: impl FnMut(&Captures<'_>) -> String) -> String {
-        self.compiled.replace_all(text, |captures: &Captures<'_>| replacement(captures)).into_owned()
     }
 }
 

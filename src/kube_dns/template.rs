@@ -64,6 +64,16 @@ impl CorefileTemplate {
     pub(crate) fn discard(&mut self) {
         self.is_discarded = true;
     }
+    /// Uses the ConfigMap as `files` have it, if it is good there, until the one that is read is good.
+    pub(crate) fn adopt_config(&mut self, files: &dyn Loader) {
+        if let Some(Ok(config)) = self.kube_dns.as_deref().map(|folder| config::read(folder, files)) {
+            self.config = config;
+        }
+    }
+    /// Whether this text is what came of the last look, and to be served.
+    pub(crate) fn has_rendered(&self, text: &str) -> bool {
+        self.last_text.as_deref() == Some(text) && !self.is_discarded
+    }
     /// Whether template or ConfigMap were bad at the last look.
     pub(crate) fn has_problems(&self) -> bool {
         !self.last_problems.is_empty()

@@ -329,7 +329,7 @@ fn lower(name: &[u8]) -> LowerName {
 mod tests {
     use super::super::fixtures::{TO_QUESTION, address, answer, listing, query, record};
     use super::super::header::{QR, RD};
-    use super::super::{Name, Reply, Section, TtlRule};
+    use super::super::{Name, ReplyShape, Section, TtlRule};
     use super::*;
     use Section::{Additional, Answer, Authority};
 
@@ -384,7 +384,7 @@ mod tests {
 
     /// What both ways give a client that asks for this name, where the chain was asked for `example.`.
     fn both(response: &Response, client: &(Query, Vec<u8>), limit: usize) -> Vec<u8> {
-        let shape = Reply { ttl: TtlRule::Keep, limit, udp_size: 1232 };
+        let shape = ReplyShape { ttl: TtlRule::Keep, limit, udp_size: 1232 };
         let inner = query("example.", RD, client.0.edns.map(|edns| edns.dnssec_ok));
         let mut quick = b"before".to_vec();
         response.write(&inner.0, &inner.1, shape, &mut quick);

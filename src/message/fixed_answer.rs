@@ -3,7 +3,7 @@
 
 use super::header::AA;
 use super::record::Section;
-use super::{ExtendedError, Query, Rcode, Reply, ReplyOptions};
+use super::{ExtendedError, Query, Rcode, ReplyOptions, ReplyShape};
 
 /// An authoritative answer to any question.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl FixedAnswer {
 
     /// Appends the reply for one client: ID, RD, CD and question are its own; an OPT record if it sent one. False,
     /// and nothing appended, if that is more than it may get. Allocates nothing when `out` has room.
-    pub(crate) fn write(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn write(&self, query: &Query, wire: &[u8], reply: ReplyShape, out: &mut Vec<u8>) -> bool {
         let options = self.options.octets();
         let length = usize::from(query.question_end) + self.records.len() + query.opt_length(options);
         if length > reply.limit {
@@ -62,8 +62,8 @@ mod tests {
 
     const ADDRESS: &[u8] = b"\x01a\x07Example\0\0\x01\0\x01\0\0\0\x1e\0\x04\xc0\0\x02\x01";
 
-    fn reply(limit: usize) -> Reply {
-        Reply { ttl: TtlRule::Keep, limit, udp_size: 1232 }
+    fn reply(limit: usize) -> ReplyShape {
+        ReplyShape { ttl: TtlRule::Keep, limit, udp_size: 1232 }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub use query::Query;
 pub(crate) use question_key::{KeyFlags, QuestionKey, RequestKey};
 pub use record::{Data, Record, Section};
 pub use rejection::Rejection;
-pub use reply::{Reply, TtlRule};
+pub use reply::{ReplyShape, TtlRule};
 pub(crate) use reply_options::{ExtendedError, ReplyOptions};
 pub(crate) use reply_records::absence_ttl;
 pub(crate) use reply_records::{has_answer, question_type_of};

@@ -1,8 +1,8 @@
 //! Domain names in uncompressed wire form (RFC 1035 section 3.1).
 
 use super::presentation::{INLINE, NameError, NameText};
-use super::wire_reader::{MAX_NAME_LENGTH, Suffixes, walk_name};
-use super::{WireError, presentation};
+use super::wire_reader::{HEADER_LENGTH, MAX_NAME_LENGTH, Suffixes, walk_name};
+use super::{RecordType, WireError, presentation};
 use smallvec::SmallVec;
 use std::fmt;
 
@@ -108,6 +108,18 @@ impl LowerName {
         // labels.
         let chunks = self.octets.as_chunks_mut::<CHUNK>().0;
         chunks.iter_mut().take(wire.len().div_ceil(CHUNK)).for_each(|chunk| chunk.make_ascii_lowercase());
+    }
+    /// Name and type of the question of a message that has been read before; `None` if it has none, or a compressed
+    /// one.
+    pub(crate) fn of_question(message: &[u8]) -> Option<(&[u8], RecordType)> {
+        let question = message.get(HEADER_LENGTH..)?;
+        let mut end = 0;
+        while let length @ 1..=63 = *question.get(end)? {
+            end += 1 + usize::from(length);
+        }
+        let (name, rest) = question.split_at_checked(end + 1)?;
+        let qtype = u16::from_be_bytes(*rest.first_chunk()?);
+        (*name.last()? == 0).then_some((name, RecordType(qtype)))
     }
     /// Reads presentation form, as [`Name::parse`] does, without the heap.
     pub fn parse(text: &str) -> Result<Self, NameError> {

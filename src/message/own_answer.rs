@@ -4,7 +4,7 @@ use super::header::{AA, TC};
 use super::opt::DEFAULT_UDP_SIZE;
 use super::reply::MIN_LIMIT;
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
-use super::{Query, Rcode, RecordType, Reply, Response, WireError};
+use super::{Query, Rcode, RecordType, ReplyShape, Response, WireError};
 
 /// The owner of each record: a pointer to the question's name, which every client spells as it likes.
 const OWNER: [u8; 2] = [0xc0, HEADER_LENGTH as u8];
@@ -31,7 +31,7 @@ impl OwnAnswer {
         self,
         query: &Query,
         wire: &[u8],
-        reply: Reply,
+        reply: ReplyShape,
         data: impl Iterator<Item = &'d [u8]>,
         out: &mut Vec<u8>,
     ) {
@@ -65,7 +65,7 @@ impl OwnAnswer {
         wire: &[u8],
         data: impl Iterator<Item = &'d [u8]>,
     ) -> Result<Response, WireError> {
-        let whole = Reply { ttl: super::TtlRule::Keep, limit: MAX_MESSAGE_LENGTH, udp_size: DEFAULT_UDP_SIZE };
+        let whole = ReplyShape { ttl: super::TtlRule::Keep, limit: MAX_MESSAGE_LENGTH, udp_size: DEFAULT_UDP_SIZE };
         let mut message = Vec::new();
         self.write(query, wire, whole, data, &mut message);
         Response::read(&message)
@@ -90,7 +90,7 @@ mod tests {
         for edns in [None, Some(false), Some(true)] {
             for flags in [0, RD, RD | CD] {
                 let (query, wire) = query("EXample.", flags, edns);
-                let reply = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
+                let reply = ReplyShape { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
                 let (mut fast, mut slow) = (Vec::new(), Vec::new());
                 let data = addresses(2);
                 let data = || data.iter().map(|address| &address[..]);
@@ -108,7 +108,7 @@ mod tests {
         let (query, wire) = query("example.", 0, Some(false));
         let data = addresses(60);
         let mut out = b"before".to_vec();
-        let reply = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
+        let reply = ReplyShape { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
         ADDRESSES.write(&query, &wire, reply, data.iter().map(|address| &address[..]), &mut out);
         let reply = out.split_off(6);
         assert!(reply.len() <= 512 && reply[2] & 2 != 0);

@@ -43,7 +43,7 @@ impl Query {
 mod tests {
     use super::super::fixtures::query;
     use super::super::header::{AD, RD};
-    use super::super::{ExtendedError, Rcode, Reply, ReplyOptions, Response, TtlRule};
+    use super::super::{ExtendedError, Rcode, ReplyOptions, ReplyShape, Response, TtlRule};
 
     #[test]
     fn an_answer_without_records_is_the_one_that_is_composed_octet_for_octet() {
@@ -51,7 +51,7 @@ mod tests {
         options.push_extended_error(&ExtendedError { code: 15, text: String::new() });
         for edns in [None, Some(false), Some(true)] {
             let (query, wire) = query("eXample.", RD | AD, edns);
-            let shape = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
+            let shape = ReplyShape { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
             let (mut composed, mut written) = (Vec::new(), Vec::new());
             Response::empty(&query, &wire, Rcode::REFUSED).write_with_options(
                 &query,

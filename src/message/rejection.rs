@@ -4,6 +4,7 @@ use super::header::{CD, OPCODE, QR, RD};
 use super::opt;
 use super::wire_reader::HEADER_LENGTH;
 use super::{Header, Rcode, WireError};
+use std::fmt;
 
 /// What to do with octets that are not a query we can answer.
 #[derive(Clone, Debug)]
@@ -22,7 +23,26 @@ pub enum Rejection {
     },
 }
 
+impl fmt::Display for Rejection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drop => formatter.write_str("shorter than a header, or a response"),
+            Self::Answer { why, .. } => write!(formatter, "{why}"),
+            Self::BadVersion { .. } => formatter.write_str("asks for a version of EDNS other than 0"),
+        }
+    }
+}
+
 impl Rejection {
+    /// What is answered; `None` if nothing is said.
+    pub(crate) fn rcode(&self) -> Option<Rcode> {
+        match self {
+            Self::Drop => None,
+            Self::Answer { rcode, .. } => Some(*rcode),
+            Self::BadVersion { .. } => Some(Rcode::BADVERS),
+        }
+    }
+
     /// Appends the reply to `out`; false if there is nothing to say. `wire` is the message that was rejected.
     pub fn write(&self, wire: &[u8], out: &mut Vec<u8>) -> bool {
         let (id, flags, rcode, bad_version) = match self {

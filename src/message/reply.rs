@@ -17,7 +17,7 @@ pub enum TtlRule {
 
 /// How a reply is shaped for one client.
 #[derive(Clone, Copy, Debug)]
-pub struct Reply {
+pub struct ReplyShape {
     /// What becomes of the TTLs.
     pub ttl: TtlRule,
     /// Octets the reply may have; records that do not fit are left out and TC is set (RFC 2181 section 9). Below 512
@@ -41,7 +41,7 @@ impl Response {
     /// else. Another question than the stored one, as a rewriting directive leaves it, is put in with all names written
     /// anew.
     #[inline]
-    pub fn write(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) {
+    pub fn write(&self, query: &Query, wire: &[u8], reply: ReplyShape, out: &mut Vec<u8>) {
         self.write_parts(query, wire, reply, &[], out);
     }
 
@@ -51,7 +51,7 @@ impl Response {
         &self,
         query: &Query,
         wire: &[u8],
-        reply: Reply,
+        reply: ReplyShape,
         options: &ReplyOptions,
         out: &mut Vec<u8>,
     ) {
@@ -60,7 +60,7 @@ impl Response {
 
     /// [`Response::write`] to a query that is known to have the stored question: for a cache, which has compared it.
     #[inline]
-    pub fn write_to_its_question(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) {
+    pub fn write_to_its_question(&self, query: &Query, wire: &[u8], reply: ReplyShape, out: &mut Vec<u8>) {
         let parts = self.parts();
         debug_assert_eq!(parts.question_name(), query.name.as_wire(), "another name would overwrite records");
         append(parts, false, (query, wire), reply, &[], out);
@@ -68,7 +68,7 @@ impl Response {
 
     /// Always inlined: a hit has no options, and passes through nothing else.
     #[inline(always)]
-    fn write_parts(&self, query: &Query, wire: &[u8], reply: Reply, options: &[u8], out: &mut Vec<u8>) {
+    fn write_parts(&self, query: &Query, wire: &[u8], reply: ReplyShape, options: &[u8], out: &mut Vec<u8>) {
         let parts = self.parts();
         if parts.question_name() == query.name.as_wire() {
             append(parts, false, (query, wire), reply, options, out);
@@ -94,7 +94,7 @@ impl Response {
     fn write_under_another_name(
         &self,
         (query, wire): (&Query, &[u8]),
-        reply: Reply,
+        reply: ReplyShape,
         options: &[u8],
         out: &mut Vec<u8>,
     ) {
@@ -110,7 +110,7 @@ fn append(
     parts: Parts<'_>,
     mut truncated: bool,
     (query, wire): (&Query, &[u8]),
-    reply: Reply,
+    reply: ReplyShape,
     options: &[u8],
     out: &mut Vec<u8>,
 ) {
@@ -194,13 +194,13 @@ mod tests {
     use super::*;
     use Section::{Additional, Answer, Authority};
 
-    const PLAIN: Reply = Reply { ttl: TtlRule::Keep, limit: 65_535, udp_size: 1232 };
+    const PLAIN: ReplyShape = ReplyShape { ttl: TtlRule::Keep, limit: 65_535, udp_size: 1232 };
 
     fn stored(flags: u16, records: &[(Section, Vec<u8>)]) -> Response {
         Response::read(&answer(flags, records)).unwrap()
     }
 
-    fn reply(response: &Response, client: &(Query, Vec<u8>), shape: Reply) -> Vec<u8> {
+    fn reply(response: &Response, client: &(Query, Vec<u8>), shape: ReplyShape) -> Vec<u8> {
         let mut out = b"before".to_vec();
         response.write(&client.0, &client.1, shape, &mut out);
         assert!(out.starts_with(b"before"));
@@ -269,7 +269,7 @@ mod tests {
             let mut out = Vec::new();
             let mut options = ReplyOptions::default();
             response.put_subnet(&sent, &mut options);
-            response.write_with_options(&client.0, &client.1, Reply { limit, ..PLAIN }, &options, &mut out);
+            response.write_with_options(&client.0, &client.1, ReplyShape { limit, ..PLAIN }, &options, &mut out);
             out
         };
         let response = stored(QR, &addresses(60));
@@ -302,7 +302,7 @@ mod tests {
         let client = query(&longest, 0, Some(true));
         options.push_nsid(&[b'z'; 500]);
         out.clear();
-        response.write_with_options(&client.0, &client.1, Reply { limit: 512, ..PLAIN }, &options, &mut out);
+        response.write_with_options(&client.0, &client.1, ReplyShape { limit: 512, ..PLAIN }, &options, &mut out);
         assert!(out.len() <= 512 && out[11] == 1, "{} octets", out.len());
     }
 
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn every_ttl_is_set_but_that_of_opt() {
         let response = stored(QR, &[address(Answer, 60, 1), address(Authority, 61, 2), address(Additional, 62, 3)]);
-        let shape = Reply { ttl: TtlRule::Set(5), ..PLAIN };
+        let shape = ReplyShape { ttl: TtlRule::Set(5), ..PLAIN };
         let reply = reply(&response, &query("example.", 0, Some(true)), shape);
         assert_eq!(listing(&reply), ["Answer example. 5 A 4", "Authority example. 5 A 4", "Additional example. 5 A 4"]);
         assert_eq!(opt_of(&reply).unwrap()[5..9], [0, 0, 0x80, 0]);
@@ -328,9 +328,9 @@ mod tests {
         let response = stored(QR, &addresses(60));
         let length = QUESTION_END + 60 * 16;
         for (client, opt_length) in [(query("example.", 0, None), 0), (query("example.", 0, Some(false)), OPT_LENGTH)] {
-            let whole = reply(&response, &client, Reply { limit: length + opt_length, ..PLAIN });
+            let whole = reply(&response, &client, ReplyShape { limit: length + opt_length, ..PLAIN });
             assert_eq!((whole.len(), flags(&whole) & TC, whole[7]), (length + opt_length, 0, 60));
-            let cut = reply(&response, &client, Reply { limit: length + opt_length - 1, ..PLAIN });
+            let cut = reply(&response, &client, ReplyShape { limit: length + opt_length - 1, ..PLAIN });
             assert_eq!((cut.len(), flags(&cut) & TC, cut[7]), (length + opt_length - 16, TC, 59));
         }
     }
@@ -342,7 +342,7 @@ mod tests {
         let mut upstream = answer(QR, &addresses(40));
         upstream.splice(12..12, *b"\x06medium");
         let response = Response::read(&upstream).unwrap();
-        let kept = |client: (Query, Vec<u8>), limit| reply(&response, &client, Reply { limit, ..PLAIN })[7];
+        let kept = |client: (Query, Vec<u8>), limit| reply(&response, &client, ReplyShape { limit, ..PLAIN })[7];
         assert_eq!(kept(query("medium.example.", RD, None), 512), 30);
         assert_eq!(kept(query("medium.example.", RD, Some(false)), 512), 29);
         assert_eq!(kept(query("medium.example.", RD, Some(false)), 1232), 40);
@@ -353,7 +353,7 @@ mod tests {
         let large = record(Authority, TO_QUESTION, RecordType::TXT.0, 60, &[0; 400]);
         let response =
             stored(QR, &[addresses(10), vec![large, address(Authority, 60, 1), address(Additional, 60, 2)]].concat());
-        let cut = reply(&response, &query("example.", 0, Some(false)), Reply { limit: 512, ..PLAIN });
+        let cut = reply(&response, &query("example.", 0, Some(false)), ReplyShape { limit: 512, ..PLAIN });
         assert_eq!(cut[6..12], [0, 10, 0, 0, 0, 1]);
         assert_eq!(flags(&cut) & TC, TC);
         assert_eq!(listing(&cut).len(), 10);
@@ -364,14 +364,14 @@ mod tests {
         let large = record(Additional, TO_QUESTION, RecordType::TXT.0, 60, &[0; 500]);
         let response =
             stored(QR, &[address(Answer, 60, 1), address(Authority, 60, 2), address(Additional, 60, 3), large]);
-        let cut = reply(&response, &query("example.", 0, None), Reply { limit: 512, ..PLAIN });
+        let cut = reply(&response, &query("example.", 0, None), ReplyShape { limit: 512, ..PLAIN });
         assert_eq!((&cut[6..12], flags(&cut) & TC), (&[0, 1, 0, 1, 0, 1][..], TC));
     }
 
     #[test]
     fn ttls_of_a_cut_answer_are_set() {
         let response = stored(QR, &addresses(60));
-        let shape = Reply { ttl: TtlRule::Set(9), limit: 512, ..PLAIN };
+        let shape = ReplyShape { ttl: TtlRule::Set(9), limit: 512, ..PLAIN };
         let cut = reply(&response, &query("example.", 0, None), shape);
         assert_eq!(listing(&cut), vec!["Answer example. 9 A 4"; 30]);
     }
@@ -380,15 +380,15 @@ mod tests {
     fn a_limit_below_512_counts_as_512() {
         let response = stored(QR, &addresses(60));
         let client = query("example.", 0, None);
-        let least = reply(&response, &client, Reply { limit: 0, ..PLAIN });
-        assert_eq!(least, reply(&response, &client, Reply { limit: 512, ..PLAIN }));
+        let least = reply(&response, &client, ReplyShape { limit: 0, ..PLAIN });
+        assert_eq!(least, reply(&response, &client, ReplyShape { limit: 512, ..PLAIN }));
     }
 
     #[test]
     fn opt_does_not_push_an_answer_over_what_tcp_carries() {
         let count = (65_535 - QUESTION_END) / 16;
         let response = stored(QR, &vec![address(Answer, 60, 1); count]);
-        let cut = reply(&response, &query("example.", 0, Some(false)), Reply { limit: usize::MAX, ..PLAIN });
+        let cut = reply(&response, &query("example.", 0, Some(false)), ReplyShape { limit: usize::MAX, ..PLAIN });
         assert!(cut.len() <= 65_535);
         assert_eq!(flags(&cut) & TC, TC);
     }
@@ -412,7 +412,7 @@ mod tests {
         let response = stored(QR | RA, &addresses(60));
         for client in [query("eXAMPLe.", RD, None), query("example.", 0, Some(true))] {
             for limit in [512, 65_535] {
-                let shape = Reply { limit, ..PLAIN };
+                let shape = ReplyShape { limit, ..PLAIN };
                 let mut out = b"before".to_vec();
                 response.write_to_its_question(&client.0, &client.1, shape, &mut out);
                 assert_eq!(out.split_off(6), reply(&response, &client, shape));

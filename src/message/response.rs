@@ -374,7 +374,7 @@ impl std::fmt::Debug for Response {
 mod tests {
     use super::super::fixtures::{QUESTION, QUESTION_END, TO_QUESTION, address, answer, listing, opt, query, record};
     use super::super::wire_reader::MAX_MESSAGE_LENGTH;
-    use super::super::{Reply, TtlRule};
+    use super::super::{ReplyShape, TtlRule};
     use super::*;
     use Section::{Additional, Answer, Authority};
 
@@ -612,7 +612,12 @@ mod tests {
         let response = Response::read(&wire).unwrap();
         asked_otherwise[QUESTION_END - 2] = 1;
         let mut copy = Vec::new();
-        response.write(&query, &asked_otherwise, Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 }, &mut copy);
+        response.write(
+            &query,
+            &asked_otherwise,
+            ReplyShape { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 },
+            &mut copy,
+        );
         assert_eq!(Response::read(&copy).unwrap().records().next().unwrap().data().unwrap().names[..], [Name::root()]);
     }
 

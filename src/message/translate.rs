@@ -5,7 +5,7 @@ use super::header::{OPCODE, RD, TC};
 use super::opt::{self, OPT_LENGTH};
 use super::reply::MIN_LIMIT;
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
-use super::{Class, Query, Rcode, RecordType, Reply, Response, TtlRule};
+use super::{Class, Query, Rcode, RecordType, ReplyShape, Response, TtlRule};
 
 /// Octets of a record before its data, whose owner is a pointer to the question.
 const HEAD: usize = 12;
@@ -22,7 +22,7 @@ impl Response {
     pub fn write_translated(
         &self,
         (query, wire): (&Query, &[u8]),
-        reply: Reply,
+        reply: ReplyShape,
         cleared: u16,
         map: impl Fn([u8; 4]) -> [u8; 16],
         out: &mut Vec<u8>,
@@ -109,7 +109,7 @@ mod tests {
     }
 
     fn translated(response: &Response, client: &(Query, Vec<u8>), limit: usize) -> Option<Vec<u8>> {
-        let shape = Reply { ttl: TtlRule::Set(9), limit, udp_size: 1232 };
+        let shape = ReplyShape { ttl: TtlRule::Set(9), limit, udp_size: 1232 };
         let mut out = b"before".to_vec();
         let is_written = response.write_translated((&client.0, &client.1), shape, CLEARED, Mapped::address, &mut out);
         assert_eq!(is_written, out.len() > 6);
@@ -123,7 +123,7 @@ mod tests {
         let response = response.unwrap();
         for opt in [None, Some(false), Some(true)] {
             let [v6, v4] = questions("eXample.", opt);
-            let shape = Reply { ttl: TtlRule::Set(9), limit: 1232, udp_size: 1232 };
+            let shape = ReplyShape { ttl: TtlRule::Set(9), limit: 1232, udp_size: 1232 };
             let mut edited = Vec::new();
             response.write(&v4.0, &v4.1, shape, &mut edited);
             edit_reply((&v6.0, &v6.1), &v4.0.name, &Mapped, 1232, &mut edited, 0).unwrap();

@@ -22,6 +22,11 @@ impl Family {
         Self { help, kind, label_names, order, series: BTreeMap::new() }
     }
 
+    /// A label's value in those of a series.
+    pub(super) fn value(&self, values: &[String], label: &str) -> Option<String> {
+        values.get(self.sorted_names().position(|name| name == label)?).cloned()
+    }
+
     /// The label names in the order that they are written in.
     pub(super) fn sorted_names(&self) -> impl Iterator<Item = &'static str> {
         self.order.iter().map(|index| self.label_names[*index])

@@ -18,6 +18,13 @@ pub(crate) use union::union;
 pub use worker_slot::enter_worker_slot;
 pub(crate) use worker_slot::slot;
 
+/// Series that a directive counts in and `query_stats` reads.
+pub(crate) const REQUESTS: &str = "coredns_dns_requests_total";
+pub(crate) const UPSTREAM_DURATION: &str = "coredns_proxy_request_duration_seconds";
+
+/// The `zone` of requests that no server block takes (REFUSED). It has no final dot, so it is no zone's name.
+pub(crate) const UNSERVED_ZONE: &str = "dropped";
+
 /// The buckets of `coredns_dns_request_duration_seconds` and its kin: 0.00025 s × 2ⁿ, n = 0 to 15.
 pub const TIME_BUCKETS: HistogramBuckets = HistogramBuckets(&[
     0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192,

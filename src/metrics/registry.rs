@@ -130,23 +130,56 @@ impl Registry {
         text
     }
 
-    /// Appends a family, if it has series. Locked for some series at a time only: a worker may be asking for a new one.
+    /// Appends a family, if it has series.
     fn append(&self, name: &'static str, text: &mut String) {
-        let mut sampler = FamilyWriter::new(name);
+        let mut writer = FamilyWriter::new(name);
+        self.for_each(name, |family, values, series| writer.append(family, values, series, text));
+    }
+
+    /// The counts of a family of counters, summed up by these labels; empty if there is none.
+    pub(crate) fn counters_by(&self, name: &str, labels: &[&str]) -> BTreeMap<Vec<String>, u64> {
+        let mut sums = BTreeMap::new();
+        self.for_each(name, |family, values, series| {
+            let value = |label: &&str| family.value(values, label);
+            if let (Series::Counter(counter), Some(key)) = (series, labels.iter().map(value).collect()) {
+                *sums.entry(key).or_default() += counter.value();
+            }
+        });
+        sums
+    }
+
+    /// The buckets of a family of histograms, each with its bound and what lies within, summed up by one label. The
+    /// last has no bound.
+    pub(crate) fn histograms_by(&self, name: &str, label: &str) -> BTreeMap<String, Vec<(f64, u64)>> {
+        let mut sums = BTreeMap::<String, Vec<(f64, u64)>>::new();
+        self.for_each(name, |family, values, series| {
+            let (Series::Histogram(histogram), Some(key)) = (series, family.value(values, label)) else { return };
+            let buckets = histogram.cumulative().chain([(f64::INFINITY, histogram.count())]);
+            match sums.get_mut(&key) {
+                Some(sum) => sum.iter_mut().zip(buckets).for_each(|((_, sum), (_, more))| *sum += more),
+                None => _ = sums.insert(key, buckets.collect()),
+            }
+        });
+        sums
+    }
+
+    /// Shows the series of a family with their label values. Locked for some series at a time only: a worker may be
+    /// asking for a new one.
+    fn for_each(&self, name: &str, mut each: impl FnMut(&Family, &[String], &Series)) {
         let mut last: Option<Vec<String>> = None;
         loop {
             let families = self.0.families.lock();
             let Some(family) = families.by_name.get(name) else { return };
             let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let mut written = None;
+            let mut shown = None;
             for (values, series) in
                 family.series.range::<Vec<String>, _>((after, Bound::Unbounded)).take(SERIES_AT_ONCE)
             {
-                sampler.append(family, values, series, text);
-                written = Some(values);
+                each(family, values, series);
+                shown = Some(values);
             }
-            let Some(written) = written.cloned() else { return };
-            last = Some(written);
+            let Some(shown) = shown.cloned() else { return };
+            last = Some(shown);
         }
     }
 }

@@ -11,7 +11,7 @@ use super::nftables::{
     Chains, ChangeScope, NEW_CHAIN, NEW_RULE, NEW_TABLE, OwnTables, RuleView, TableView, arrival, due, messages,
     take_answers,
 };
-use super::{filter, nftables};
+use super::{filter_tables, nftables};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use std::io;
@@ -76,7 +76,7 @@ pub fn chains(octets: &[u8]) -> Chains {
 
 /// The addresses of `rules` for which packets are sure to be dropped, and by what.
 pub fn refused(rules: &[Rule], chains: &Chains) -> Vec<(IpAddr, DropSource)> {
-    filter::refused(rules, chains).into_iter().collect()
+    filter_tables::refused(rules, chains).into_iter().collect()
 }
 
 /// Rules to be put into the chains of iptables-nft so that they accept what `rules` are for, and handles of those that

@@ -5,6 +5,7 @@ use super::client_watch::ClientWatch;
 use super::desired::Rule;
 use super::error::Error;
 use super::nftables::{InterceptionTable, SharedTableOutcome};
+use super::said::Said;
 
 /// The table, and the clients in it.
 pub(super) struct IptablesGuard {
@@ -16,9 +17,19 @@ pub(super) struct IptablesGuard {
 
 impl IptablesGuard {
     /// Changes nothing yet. None where the kernel has no nf_tables, which is logged. Must be called on a tokio runtime.
-    pub(super) fn open() -> Option<Self> {
-        let table = InterceptionTable::guard().inspect_err(say_there_is_none).ok()?;
-        Some(Self { table, clients: Box::new(ClientWatch::new()), is_left: false })
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Socket`], [`Error::Nftables`]; worth another try.
+    pub(super) fn open(said: &mut Said) -> Result<Option<Self>, Error> {
+        match InterceptionTable::guard() {
+            Ok(table) => Ok(Some(Self { table, clients: Box::new(ClientWatch::new()), is_left: false })),
+            Err(error @ Error::NftablesMissing { .. }) => {
+                say_there_is_none(&error, said);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Sees to it that the table is there for `rules`; false where the kernel cannot hold it, which is logged: then
@@ -30,14 +41,14 @@ impl IptablesGuard {
     /// # Errors
     ///
     /// [`Error::Nftables`]; worth another try.
-    pub(super) fn apply(&mut self, rules: &[Rule], is_alone: bool) -> Result<bool, Error> {
+    pub(super) fn apply(&mut self, rules: &[Rule], is_alone: bool, said: &mut Said) -> Result<bool, Error> {
         match self.table.apply_shared(rules, is_alone) {
             Ok(shared) => {
                 self.is_left = shared == SharedTableOutcome::Left;
                 Ok(true)
             }
             Err(error @ Error::NftablesUnsupported { .. }) => {
-                say_there_is_none(&error);
+                say_there_is_none(&error, said);
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -45,6 +56,9 @@ impl IptablesGuard {
     }
 }
 
-fn say_there_is_none(error: &Error) {
-    tracing::warn!("clients whose packets a firewall takes are not noticed: {error}");
+fn say_there_is_none(error: &Error, said: &mut Said) {
+    let error = error.to_string();
+    if said.is_news("guard", &error) {
+        tracing::warn!("clients whose packets a firewall takes are not noticed: {error}");
+    }
 }

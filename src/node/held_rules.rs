@@ -3,10 +3,11 @@
 use super::client_watch::ClientWatch;
 use super::desired::{Hook, Rule};
 use super::error::Error;
-use super::filter::FilterReconciler;
+use super::filter_tables::FilterReconciler;
 use super::guard::IptablesGuard;
 use super::iptables::{self, Iptables};
 use super::nftables::{self, Events, FALLBACK_TABLE_NAME, FallbackTable, OwnTables};
+use super::said::Said;
 use super::{Backend, on_own_thread};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -20,7 +21,18 @@ pub(super) enum HeldRules {
 }
 
 impl HeldRules {
-    pub(super) async fn install(backend: Backend, rules: &[Rule], is_alone: bool) -> Result<Self, Error> {
+    /// Chooses what holds the rules and puts them there. What is chosen is logged, at another try only if it is
+    /// something else than what was `said`.
+    ///
+    /// # Errors
+    ///
+    /// Nothing could be chosen, or it could not be done; worth another try.
+    pub(super) async fn install(
+        backend: Backend,
+        rules: &[Rule],
+        is_alone: bool,
+        said: &mut Said,
+    ) -> Result<Self, Error> {
         let mut lack = None;
         let (table, why) = match backend {
             Backend::None => {
@@ -44,14 +56,17 @@ impl HeldRules {
                 (Error::IptablesMissing { program }, Some(nftables)) => Error::NoBackend { program, nftables },
                 (error, _) => error,
             })?);
-            tracing::info!("interception: iptables, {why}; program: {}", programs.description());
+            let choice = format!("iptables, {why}; program: {}", programs.description());
+            if said.is_news("interception", &choice) {
+                tracing::info!("interception: {choice}");
+            }
             // What a predecessor left goes first, while its guard is there.
             let lets_in = rules.iter().any(|rule| rule.hook == Hook::RawPrerouting);
             if !lets_in {
                 apply_programs(&programs, rules.to_vec(), is_alone).await?;
             }
-            let guard = match IptablesGuard::open() {
-                Some(mut guard) => guard.apply(rules, is_alone)?.then_some(guard),
+            let guard = match IptablesGuard::open(said)? {
+                Some(mut guard) => guard.apply(rules, is_alone, said)?.then_some(guard),
                 None => None,
             };
             if lets_in {

@@ -6,8 +6,8 @@
 //! of which one thread is enough.
 //!
 //! - [`held_rules`] has what holds the rules: an nftables table (`nftables/`) or the iptables programs (`iptables/`).
-//! - [`filter`] keeps rules in the filter table that accept DNS packets, and finds out with `firewall/` which packets
-//!   are dropped all the same.
+//! - [`filter_tables`] keeps rules in the filter table that accept DNS packets, and finds out with `firewall/` which
+//!   packets are dropped all the same.
 //! - [`fallback_rules`] lets cluster DNS answer at the link-local address when this program is gone.
 //! - [`arrival`] and [`client_watch`] find clients whose packets come in and do not reach the cache.
 
@@ -20,7 +20,7 @@ mod desired;
 pub mod dumps;
 mod error;
 mod fallback_rules;
-mod filter;
+mod filter_tables;
 mod guard;
 mod held_rules;
 mod iptables;
@@ -31,6 +31,7 @@ mod nftables;
 mod presence;
 mod protocol;
 mod rate_limit;
+mod said;
 mod survey;
 mod teardown;
 
@@ -69,11 +70,12 @@ pub(crate) use self::{
     nftables::{BaseChain, ChainName, ChainRule, Expression, NftVerdict},
 };
 
-use self::filter::RefusedAddresses;
+use self::filter_tables::RefusedAddresses;
 use self::held_rules::{HeldRules, apply_programs};
 use self::link::Link;
 use self::nftables::{Applied, Events, FallbackTable};
 use self::presence::Presence;
+use self::said::Said;
 use crate::threads;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -119,6 +121,7 @@ pub struct Node {
     owner: Option<OwnedFd>,
     /// Rules that should be off may be on for another agent.
     is_left_to_another: bool,
+    said: Said,
     /// What others did to the rules, and to the fallback.
     mended_rules: RateLimit,
     mended_fallback: RateLimit,
@@ -157,6 +160,7 @@ impl Node {
             refused: RefusedAddresses::new(),
             owner: None,
             is_left_to_another: false,
+            said: Said::default(),
             mended_rules: RateLimit::default(),
             mended_fallback: RateLimit::default(),
         })
@@ -225,7 +229,7 @@ impl Node {
         rules.retain(|rule| rule.hook != Hook::RawPrerouting || !refused.contains_key(&rule.address));
         let is_alone = self.is_alone();
         let Some(held) = &mut self.rules else {
-            let installed = HeldRules::install(self.backend, &rules, is_alone).await?;
+            let installed = HeldRules::install(self.backend, &rules, is_alone, &mut self.said).await?;
             self.events = installed.events(self.fallback.as_ref(), self.sync.period());
             self.owner = installed.duplicate_owner();
             self.rules = Some(installed);
@@ -252,7 +256,7 @@ impl Node {
                     has_changed = apply_programs(programs, rules.clone(), is_alone).await?;
                 }
                 if let Some(held) = guard
-                    && !held.apply(&rules, is_alone)?
+                    && !held.apply(&rules, is_alone, &mut self.said)?
                 {
                     *guard = None;
                 }

@@ -188,6 +188,7 @@ impl ListenerDraft {
             any_class,
             unmatched: unmatched.into_iter().collect(),
             panics: process.panics.clone(),
+            stats: process.query_stats.clone(),
             generation: process.generation,
         })
     }

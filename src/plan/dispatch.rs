@@ -7,7 +7,8 @@ use crate::chain::{
     AddressClasses, After, BatchClock, Exchange, Failure, FastPath, KeptSubnet, Observer, Outcome, OwnedRequest,
     PacketAnswer, PacketHits, Peer, Purpose, Received, Request, Tracer,
 };
-use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
+use crate::message::{Class, LowerName, Query, Rcode, Rejection, Response, TtlRule};
+use crate::query_stats::{Asked, Miss, is_failure};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
@@ -47,9 +48,9 @@ pub struct Pending {
 }
 
 impl Listener {
-    /// Takes one message from a client. Synchronous; neither blocks nor, on a cache hit, allocates. `out` is empty and
-    /// gets the reply (without TCP's length octets). `packets` is the worker's. A panic below costs this message a
-    /// SERVFAIL and is counted.
+    /// Takes one message from a client. Synchronous; neither blocks nor, on a cache hit, allocates, but for the name of
+    /// a hit that is recorded. `out` is empty and gets the reply (without TCP's length octets). `packets` is the
+    /// worker's. A panic below costs this message a SERVFAIL and is counted.
     pub fn dispatch(
         self: &Arc<Self>,
         received: Received<'_>,
@@ -59,8 +60,10 @@ impl Listener {
         let wire = received.wire;
         let key = packets.key(wire, received.peer, self.number_for(received.peer));
         let mut is_sampled = false;
-        if let Some((packet, hit)) = packets.find(&key, received.clock.received()) {
-            out.extend_from_slice(wire.get(..2).unwrap_or_default());
+        if let Some((packet, hit)) = packets.find(&key, received.clock.received())
+            && let Some(id) = wire.first_chunk::<2>()
+        {
+            out.extend_from_slice(id);
             out.extend_from_slice(packet.reply());
             match if packet.asks_block { self.ask_block(&packet.counting, out) } else { PacketUse::Send } {
                 PacketUse::Send => return Dispatch::PacketHit(hit),
@@ -70,9 +73,25 @@ impl Listener {
         }
         let mut query = Query::EMPTY;
         if let Err(rejection) = query.read_from(wire) {
-            return reject(&rejection, wire, out);
+            return self.reject(&rejection, received, out);
         }
-        self.guarded(&query, wire, out, |out| self.answer(&query, received, &key, packets, is_sampled, out))
+        let dispatch =
+            self.guarded(&query, wire, out, |out| self.answer(&query, received, &key, &mut *packets, is_sampled, out));
+        if !matches!(dispatch, Dispatch::Pending(_)) && (!is_answer(out) || packets.sampler.is_due()) {
+            self.record_reply(&query, received, packets, out);
+        }
+        dispatch
+    }
+
+    /// Takes what is no query that we can answer.
+    #[cold]
+    fn reject(&self, rejection: &Rejection, received: Received<'_>, out: &mut Vec<u8>) -> Dispatch {
+        let (client, at) = (received.peer.client.ip(), received.clock.received());
+        self.stats.record(|recorder| recorder.malformed(client, at, rejection.rcode(), &rejection.to_string()));
+        match rejection.write(received.wire, out) {
+            true => Dispatch::Reply,
+            false => Dispatch::Silence,
+        }
     }
 
     /// What the packet cache knows this listener by for the clients that are like this one.
@@ -128,6 +147,9 @@ impl Listener {
     /// Counts a hit of the packet cache, which `reply` came from. Takes what [`Listener::dispatch`] took; before the
     /// next message that came at another time. A panic below is counted.
     pub fn count(&self, hit: PacketHit, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
+        if packets.sampler.is_due() {
+            self.record_packet_hit(received, packets, reply);
+        }
         let Some(CachedPacket { counting, .. }) = packets.packet(hit) else { return };
         let work = AssertUnwindSafe(|| {
             if !counting.counters.is_empty() {
@@ -141,6 +163,44 @@ impl Listener {
         if catch_unwind(work).is_err() {
             self.panics.increment();
         }
+    }
+
+    /// Records a hit of the packet cache, for all that it stands for.
+    #[cold]
+    #[inline(never)]
+    fn record_packet_hit(&self, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
+        packets.sampler.draw();
+        if let Some((name, qtype)) = LowerName::of_question(received.wire) {
+            let asked = Asked { name, qtype, client: received.peer.client.ip() };
+            self.stats.record(|recorder| recorder.sample(&asked, rcode_of(reply)));
+        }
+    }
+
+    /// Records what was said at once: a hit for all that it stands for, and whatever was refused or dropped.
+    #[cold]
+    #[inline(never)]
+    fn record_reply(&self, query: &Query, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
+        let rcode = (!reply.is_empty()).then(|| rcode_of(reply));
+        let is_sampled = !is_failure(rcode);
+        if is_sampled {
+            packets.sampler.draw();
+        }
+        if query.qclass == Class::CH && probe::path(query).is_some() {
+            return;
+        }
+        let asked = Asked { name: query.name.as_wire(), qtype: query.qtype, client: received.peer.client.ip() };
+        if let Some(rcode) = rcode.filter(|_| is_sampled) {
+            return self.stats.record(|recorder| recorder.sample(&asked, rcode));
+        }
+        // It may be what has panicked.
+        let choose = AssertUnwindSafe(|| self.choose(query, received.wire, received.peer).is_some());
+        let reason = match (catch_unwind(choose), rcode) {
+            (Ok(false), _) => "no server block has this name".to_owned(),
+            (_, Some(rcode)) => format!("answered {rcode} at once, from a cache or as its server block says"),
+            (_, None) => "dropped, as its server block says".to_owned(),
+        };
+        let at = received.clock.received();
+        self.stats.record(|recorder| recorder.failure(&asked, at, rcode, &reason));
     }
 
     /// Shows a hit of the packet cache to the observers that want to see each.
@@ -334,6 +394,7 @@ impl Listener {
     fn pending(self: &Arc<Self>, block: &Arc<Block>, request: &Request<'_>, purpose: Purpose) -> Pending {
         let mut request = Box::new(Request { purpose, ..*request }.to_owned());
         request.metadata = block.has_metadata.then(Arc::default);
+        request.trail = (purpose == Purpose::Answer).then(Arc::default);
         Pending { listener: self.clone(), block: block.clone(), request }
     }
 }
@@ -371,6 +432,7 @@ impl Pending {
             self.listener.panics.increment();
             out.truncate(start);
             write_empty(request.query, request.wire, Rcode::SERVFAIL, out);
+            self.record(&request, Some(Rcode::SERVFAIL), "", Some("what watches its reply panicked; please report it"));
         }
     }
 
@@ -392,6 +454,7 @@ impl Pending {
             // A server that has no place left is no worse for it.
             return write_probe_answer(request.query, request.wire, generation, out);
         }
+        self.record(&request, Some(Rcode::SERVFAIL), "", Some("no place is left for it: others have a better right"));
         let start = out.len();
         let work = AssertUnwindSafe(|| {
             request.write(&Response::empty(request.query, request.wire, Rcode::SERVFAIL), out);
@@ -417,14 +480,35 @@ impl Pending {
                 observe(observers, request, out, answer.response.rcode(), answer.from, None, || {
                     request.received.elapsed()
                 });
+                self.record(&request, Some(answer.response.rcode()), answer.from, None);
             }
-            Err(failure) if failure.is_silence() => {}
+            Err(failure) if failure.is_silence() => {
+                self.record(&request, None, failure.directive, Some(&failure.cause));
+            }
             Err(failure) => {
                 request.write(&Response::empty(query, wire, failure.rcode), out);
                 observe(observers, request, out, failure.rcode, "", Some(&failure), || request.received.elapsed());
+                self.record(&request, Some(failure.rcode), failure.directive, Some(&failure.cause));
             }
         }
     }
+
+    /// Records a query that was not answered at once; the watchdog's are none.
+    fn record(&self, request: &Request<'_>, rcode: Option<Rcode>, answered_by: &'static str, cause: Option<&str>) {
+        if request.query.qclass == Class::CH && probe::path(request.query).is_some() {
+            return;
+        }
+        let (began, took) = (request.received, request.received.elapsed());
+        let route = request.trail.map(|trail| trail.route()).unwrap_or_default();
+        let query = Miss { asked: asked(request), began, took, rcode, answered_by, cause, route };
+        self.listener.stats.record(|recorder| recorder.miss(&query));
+    }
+}
+
+/// Who asks for what.
+fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
+    let Request { query, peer, .. } = *request;
+    Asked { name: query.name.as_wire(), qtype: query.qtype, client: peer.client.ip() }
 }
 
 /// The class of a client. Not inlined: most listeners have none, and pay nothing for the room that it takes.
@@ -436,28 +520,22 @@ fn class_of(classes: &AddressClasses, peer: &Peer) -> u64 {
 /// The request as the site's block sees it; `None` where no zone matches.
 fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&ZoneBinding>) -> Request<'a> {
     let Received { wire, peer, clock } = received;
-    let (server, zone, udp_cap) = site.map_or((0, 0, None), |site| (site.server, site.zone, site.block.udp_cap));
+    let (server_index, zone, udp_cap) = site.map_or((0, 0, None), |site| (site.server, site.zone, site.block.udp_cap));
     Request {
         wire,
         query,
         peer,
-        server,
+        server_index,
         zone,
         udp_cap,
         client_subnet: None,
         nsid: None,
         options: None,
         metadata: None,
+        trail: None,
         received: clock.received(),
         purpose: Purpose::Answer,
         is_cut_later: false,
-    }
-}
-
-fn reject(rejection: &Rejection, wire: &[u8], out: &mut Vec<u8>) -> Dispatch {
-    match rejection.write(wire, out) {
-        true => Dispatch::Reply,
-        false => Dispatch::Silence,
     }
 }
 
@@ -474,13 +552,19 @@ fn write_empty(query: &Query, wire: &[u8], rcode: Rcode, out: &mut Vec<u8>) {
 
 fn write(response: &Response, query: &Query, wire: &[u8], out: &mut Vec<u8>) {
     let limit = usize::from(query.udp_limit());
-    let reply = crate::message::Reply { ttl: TtlRule::Keep, limit, udp_size: crate::message::DEFAULT_UDP_SIZE };
+    let reply = crate::message::ReplyShape { ttl: TtlRule::Keep, limit, udp_size: crate::message::DEFAULT_UDP_SIZE };
     response.write(query, wire, reply, out);
 }
 
 /// The rcode in a reply's header; the fast path gives no extended ones.
 fn rcode_of(reply: &[u8]) -> Rcode {
     Rcode(reply.get(3).map_or(0, |octet| u16::from(octet & 0x0f)))
+}
+
+/// Whether a reply is one that [`is_failure`] takes for an answer.
+#[inline]
+fn is_answer(reply: &[u8]) -> bool {
+    reply.get(3).is_some_and(|octet| matches!(octet & 0x0f, 0 | 3))
 }
 
 /// How the packet hits after an exchange of this site are counted.

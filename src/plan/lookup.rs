@@ -16,7 +16,7 @@ impl Resolver for Listener {
         // Where the block keeps no subnets, none goes upstream.
         let keeps_subnets = block.options.as_ref().is_some_and(|options| options.client_subnet.is_some());
         let request = Request {
-            server: site.server,
+            server_index: site.server,
             zone: site.zone,
             udp_cap: block.udp_cap,
             client_subnet: request.client_subnet.filter(|_| keeps_subnets),

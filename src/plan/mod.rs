@@ -27,6 +27,7 @@ use crate::chain::{
 use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
 use crate::metrics::Counter;
+use crate::query_stats::QueryStats;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -86,6 +87,7 @@ pub struct Listener {
     /// See requests that no zone matched.
     unmatched: Box<[Arc<dyn Observer>]>,
     panics: Counter,
+    stats: Arc<QueryStats>,
     /// What the watchdog's probes are answered with, if there is a watchdog.
     generation: Option<u64>,
 }

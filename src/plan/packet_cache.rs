@@ -8,6 +8,7 @@
 
 use crate::chain::{HitCounters, HitObserver, Peer, Transport};
 use crate::message::AddressRun;
+use crate::query_stats::Sampler;
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use std::hash::{BuildHasher, Hasher};
@@ -32,6 +33,8 @@ pub struct PacketCache {
     /// Empty until there is something to cache.
     sets: Box<[[Slot; WAYS]]>,
     packets: Vec<CachedPacket>,
+    /// Chooses the worker's hits that are recorded.
+    pub(super) sampler: Sampler,
 }
 
 /// What is known of a request.

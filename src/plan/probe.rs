@@ -110,7 +110,7 @@ impl Handler for ProbeHandler {
 #[cfg(test)]
 mod tests {
     use super::{ProbePath, answer, path, question, read_answer};
-    use crate::message::{Class, DEFAULT_UDP_SIZE, Query, RecordType, Reply, TtlRule};
+    use crate::message::{Class, DEFAULT_UDP_SIZE, Query, RecordType, ReplyShape, TtlRule};
 
     #[test]
     fn the_question_is_a_well_formed_query_for_the_probes_name() {
@@ -129,7 +129,7 @@ mod tests {
         let wire = question(1, ProbePath::Fast);
         let query = Query::read(&wire).unwrap();
         let mut out = Vec::new();
-        let reply = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: DEFAULT_UDP_SIZE };
+        let reply = ReplyShape { ttl: TtlRule::Keep, limit: 512, udp_size: DEFAULT_UDP_SIZE };
         answer(&query, &wire, 7).unwrap().write(&query, &wire, reply, &mut out);
         assert_eq!(read_answer(1, ProbePath::Fast, &out), Some(7));
         assert_eq!(read_answer(1, ProbePath::Slow, &out), None);

@@ -62,7 +62,7 @@ pub(super) async fn serve<A: Dispatcher>(stream: impl Duplex + 'static, connecti
     let streams = u32::try_from(state.limits.queries_per_connection).unwrap_or(u32::MAX);
     let usage = Arc::new(Usage { permit, of_listener, now: Mutex::new((0, Instant::now())) });
     let requests = Arc::new(Requests { binding, state, peer, memory: memory.clone(), usage: usage.clone(), timeouts });
-    let stopped = requests.binding.stopped();
+    let stopped = requests.binding.stopped_for_connection();
     let answered = requests.clone();
     let service = service_fn(move |request| respond(answered.clone(), request));
     let ending = Ending { usage: &usage, memory: &memory, timeouts };

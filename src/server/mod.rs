@@ -11,6 +11,7 @@
 mod buffers;
 mod capacity;
 mod client_stream;
+mod closing;
 mod connections;
 mod decrypted;
 mod dispatcher;
@@ -26,6 +27,7 @@ mod tcp;
 mod tests;
 mod udp;
 mod worker;
+mod yielding;
 
 pub(crate) use capacity::Capacity;
 #[doc(hidden)]
@@ -44,6 +46,7 @@ use crate::datagrams;
 use crate::fairness::SharedFairness;
 use crate::metrics::Registry;
 use crate::plan::Listener;
+use crate::platform;
 use crate::threads::ThreadError;
 use connections::Connections;
 use metrics::ServerMetrics;
@@ -53,11 +56,11 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use streams::Streams;
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use worker::{Binding, Shared, Worker, WorkerState};
@@ -107,6 +110,7 @@ pub enum ServerError {
 /// Serves what it was last given by [`Server::apply`]. Dropping it ends everything where it stands.
 pub struct Server<A: Dispatcher = Listener> {
     workers: Vec<Worker>,
+    shared: Arc<Shared>,
     connections: Arc<Connections>,
     streams: Arc<Streams>,
     /// There is none before a plan has listeners for TLS or HTTPS.
@@ -157,6 +161,7 @@ impl<A: Dispatcher> Server<A> {
         let stream_worker = None;
         Ok(Self {
             workers,
+            shared,
             connections,
             streams,
             stream_worker,
@@ -173,6 +178,11 @@ impl<A: Dispatcher> Server<A> {
     /// at most.
     pub fn set_alive_report(&self, report: Arc<dyn Fn() + Send + Sync>) {
         self.streams.set_alive_report(report);
+    }
+
+    /// Whether another server reads the sockets too and is to have its share, though this one may be woken first.
+    pub fn yield_to_successor(&self, is_there: bool) {
+        self.shared.yielding.set(is_there);
     }
 
     /// What clients take, and how much of it they may.
@@ -253,7 +263,9 @@ impl<A: Dispatcher> Server<A> {
         let old_bindings = std::mem::replace(&mut self.bindings, bindings);
         for (address, binding) in old_bindings {
             if self.bindings.get(&address).is_none_or(|binding_now| !Arc::ptr_eq(binding_now, &binding)) {
-                for left in [true, false].into_iter().filter_map(|is_plain| old_sockets.get(&address, is_plain)) {
+                let held = [true, false].into_iter().filter_map(|is_plain| old_sockets.get(&address, is_plain));
+                // Those of all IPv4 addresses serve on for all addresses where the kernel has no IPv6.
+                for left in held.filter(|held| !self.sockets.has(held)) {
                     // Whoever passed them lets go of them too once it hears what is served: from now on what comes to
                     // the address is for sockets that still serve it (those of all addresses), not for a queue that
                     // nobody reads.
@@ -279,7 +291,7 @@ impl<A: Dispatcher> Server<A> {
             bound_buffers(&sockets.tcp, worker);
             let own = sockets.udp.iter().skip(index).step_by(self.workers.len());
             registered.udp.push(own.map(|socket| datagrams::register(socket.try_clone()?)).collect::<io::Result<_>>()?);
-            registered.tcp.push(TcpListener::from_std(sockets.tcp.try_clone()?)?);
+            registered.tcp.push(platform::register_readable(sockets.tcp.try_clone()?.into())?);
         }
         Ok(registered)
     }
@@ -299,19 +311,15 @@ impl<A: Dispatcher> Server<A> {
         let worker = self.stream_worker.insert(worker);
         let _entered = worker.runtime.enter();
         bound_buffers(&sockets.tcp, worker);
-        let stream = Some(TcpListener::from_std(sockets.tcp.try_clone()?)?);
+        let stream = Some(platform::register_readable(sockets.tcp.try_clone()?.into())?);
         Ok(Registered { stream, ..Registered::default() })
     }
 
     /// Takes nothing new from now on, answers what has been received, and ends when that is done or `within` is over.
     /// HTTP is served until then. Returns how many queries were left without an answer.
     pub async fn drain(mut self, within: Duration) -> usize {
-        for (address, binding) in self.bindings.drain() {
-            if let Some(sockets) = self.sockets.dns.get(&address) {
-                sockets.stop_receiving();
-            }
-            binding.stop();
-        }
+        self.sockets.all().for_each(|sockets| sockets.stop_receiving());
+        self.bindings.drain().for_each(|(_, binding)| binding.stop());
         self.sockets = Sockets::default();
         drop(self.alive);
         let is_done = tokio::time::timeout(within, self.all_done.recv()).await.is_ok();
@@ -358,7 +366,7 @@ fn bound_buffers(listener: &std::net::TcpListener, worker: &Worker) {
 struct Registered {
     /// One entry for each worker.
     udp: Vec<Vec<AsyncFd<std::net::UdpSocket>>>,
-    tcp: Vec<TcpListener>,
+    tcp: Vec<AsyncFd<OwnedFd>>,
     /// For the worker of clients within TLS or HTTPS.
-    stream: Option<TcpListener>,
+    stream: Option<AsyncFd<OwnedFd>>,
 }

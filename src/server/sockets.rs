@@ -1,5 +1,6 @@
 //! The bound DNS sockets, apart from who serves on them: opened here, or taken over from the process that did.
 
+use super::closing;
 use super::listen_addresses::ListenAddresses;
 use crate::chain::Transport;
 use crate::datagrams::{dropped_packets, forbid_fragments, force_receive_buffer, request_packet_information};
@@ -8,7 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,9 +113,15 @@ impl DnsSockets {
         self.is_shared.store(false, Ordering::Relaxed);
     }
 
-    /// Has the kernel deliver no more datagrams here; those that wait can still be read, and replies sent. A UDP socket
-    /// that is connected receives only from that peer; nobody answers from our own discard port. Left alone if another
-    /// process holds the sockets too: what waits in them is then for that one to read.
+    /// Whether this or another process has had [`DnsSockets::stop_receiving`] done. Either may have failed for want of
+    /// memory.
+    fn is_stopped(&self) -> bool {
+        closing::refuses_connections(self.tcp.as_fd()) || self.udp.iter().any(|socket| socket.peer_addr().is_ok())
+    }
+
+    /// Has the kernel deliver no more datagrams and connections here; those that wait can still be read, and replies
+    /// sent. A UDP socket that is connected receives only from that peer; nobody answers from our own discard port.
+    /// Left alone if another process holds the sockets too: what waits in them is then for that one to read.
     pub(super) fn stop_receiving(&self) {
         if self.is_shared.load(Ordering::Relaxed) {
             return;
@@ -128,6 +135,9 @@ impl DnsSockets {
             if let Err(cause) = SockRef::from(socket).connect(&peer.into()) {
                 tracing::debug!("datagrams may still arrive on {peer} while it is drained: {cause}");
             }
+        }
+        if let Err(cause) = closing::refuse_connections(self.tcp.as_fd()) {
+            tracing::debug!("connections may still be made while their listener is drained: {cause}");
         }
     }
 }
@@ -254,7 +264,14 @@ impl Sockets {
     /// Lets go of DNS sockets that a process which holds them too has stopped ([`Sockets::claim`]): nothing arrives
     /// there any more.
     pub fn drop_stopped(&mut self) {
-        self.dns.retain(|_, sockets| sockets.udp.iter().all(|socket| socket.peer_addr().is_err()));
+        for held in [&mut self.dns, &mut self.streams] {
+            held.retain(|_, sockets| !sockets.is_stopped());
+        }
+    }
+
+    /// Whether these are among them, at whichever address.
+    pub(super) fn has(&self, sockets: &Arc<DnsSockets>) -> bool {
+        self.all().any(|held| Arc::ptr_eq(held, sockets))
     }
 
     /// Those of an address over UDP and TCP, or over TCP alone.
@@ -291,14 +308,27 @@ impl Sockets {
         self.dns.keys().chain(self.streams.keys()).copied()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Arc<DnsSockets>> {
+    /// Those of all addresses.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<DnsSockets>> {
         self.dns.values().chain(self.streams.values())
     }
 }
 
 /// What is bound for `address`, be it that of the other family which stands for it.
 fn find<T>(bound: &BTreeMap<SocketAddr, Arc<T>>, address: SocketAddr) -> Option<Arc<T>> {
-    bound.get(&address).or_else(|| bound.get(&without_ipv6(address)?)).cloned()
+    bound.get(&address).or_else(|| bound.get(&without_ipv6(address)?).filter(|_| !has_ipv6())).cloned()
+}
+
+/// Whether this kernel has IPv6, and [`open`] so opens IPv6 sockets.
+fn has_ipv6() -> bool {
+    let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+    let opened = Socket::new(Domain::IPV6, Type::DGRAM, None).and_then(|socket| socket.bind(&any.into()));
+    !opened.is_err_and(|cause| lacks_ipv6(&cause))
+}
+
+/// Whether a failure to open an IPv6 socket is for want of IPv6.
+fn lacks_ipv6(cause: &io::Error) -> bool {
+    matches!(cause.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
 /// The unspecified IPv4 address in place of the unspecified IPv6 one.
@@ -375,8 +405,8 @@ fn open(
         prepare(&socket, address)?;
         Ok(socket)
     };
-    let opened = open(address).or_else(|cause| match (cause.raw_os_error(), without_ipv6(address)) {
-        (Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL), Some(instead)) => open(instead),
+    let opened = open(address).or_else(|cause| match without_ipv6(address) {
+        Some(instead) if lacks_ipv6(&cause) => open(instead),
         _ => Err(cause),
     });
     opened.map_err(|cause| SocketError::Bind { address, usage, cause })
@@ -385,13 +415,14 @@ fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::free_port;
 
     fn listen<const N: usize>(dns: [SocketAddr; N]) -> ListenAddresses {
         dns.into_iter().collect()
     }
 
     fn free() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        SocketAddr::from(([127, 0, 0, 1], free_port()))
     }
 
     #[test]
@@ -406,7 +437,10 @@ mod tests {
 
     #[test]
     fn every_failed_bind_is_told_with_what_to_do() {
-        let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Another process may have the port over TCP.
+        let free_over_tcp = |holder: &UdpSocket| TcpListener::bind(holder.local_addr().unwrap()).is_ok();
+        let holders = std::iter::repeat_with(|| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let holder = holders.take(100).find(free_over_tcp).unwrap();
         let taken = holder.local_addr().unwrap();
         let nowhere: SocketAddr = "192.0.2.1:1053".parse().unwrap();
         let Err(mut errors) = Sockets::bind(&listen([taken, nowhere]), 1, &Sockets::default()) else { panic!("bound") };
@@ -503,6 +537,18 @@ mod tests {
         passed.dns[&first].stop_receiving();
         held.drop_stopped();
         assert_eq!(held.addresses().collect::<Vec<_>>(), [second]);
+    }
+
+    #[test]
+    fn streams_that_another_process_has_stopped_are_let_go_of() {
+        let (stopped, served) = (free(), free());
+        let streams = ListenAddresses { streams: vec![stopped, served], ..ListenAddresses::default() };
+        let mut held = Sockets::bind(&streams, 1, &Sockets::default()).unwrap();
+        let passed = Sockets::from_fds(held.fds().map(|fd| fd.try_clone_to_owned().unwrap())).unwrap();
+        passed.claim();
+        passed.streams[&stopped].stop_receiving();
+        held.drop_stopped();
+        assert_eq!(held.addresses().collect::<Vec<_>>(), [served]);
     }
 
     #[test]

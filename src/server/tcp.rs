@@ -2,6 +2,7 @@
 
 use super::buffers::{ConnectionMemory, Reservation};
 use super::client_stream::ClientStream;
+use super::closing::{self, LAST_HANDSHAKES};
 use super::connections::{Caller, Closed, ConnectionAdmission, ConnectionPermit};
 use super::dispatcher::Dispatcher;
 use super::worker::{Binding, WorkerState};
@@ -10,17 +11,20 @@ use crate::fairness::Permit;
 use crate::message::framing::{self, Frame};
 use crate::plan::Dispatch;
 use parking_lot::Mutex;
+use rustix::net::{SocketFlags, accept_with};
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::coop::unconstrained;
 use tokio::time::{sleep, timeout};
@@ -48,20 +52,57 @@ const KEPT_BUFFER: usize = 512;
 
 /// Accepts from one listener until its binding stops, then what has been waiting. `admit` takes each connection.
 pub(super) async fn accept<A: Dispatcher>(
-    listener: TcpListener,
+    listener: AsyncFd<OwnedFd>,
     binding: Arc<Binding<A>>,
     state: Arc<WorkerState>,
     admit: impl Fn(TcpStream, &Arc<Binding<A>>, &Arc<WorkerState>),
 ) {
-    let mut stopped = pin!(binding.stopped());
+    accept_until_end(&listener, &binding, &state, &admit).await;
+    while let Ok(stream) = accept_one(&listener) {
+        admit(stream, &binding, &state);
+    }
+}
+
+/// The connection that has waited longest.
+fn accept_one(listener: &AsyncFd<OwnedFd>) -> io::Result<TcpStream> {
+    let accept = || accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+    TcpStream::from_std(rustix::io::retry_on_intr(accept)?.into())
+}
+
+/// Waits for a connection, and takes it unless a successor has. May be dropped and called again at any time.
+async fn next_connection(listener: &AsyncFd<OwnedFd>, state: &WorkerState) -> io::Result<TcpStream> {
+    loop {
+        // Counts towards the task's turn, as `readable` does not.
+        let mut ready = poll_fn(|context| listener.poll_read_ready(context)).await?;
+        state.shared.yielding.give_way().await;
+        match accept_one(listener) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+            accepted => return accepted,
+        }
+    }
+}
+
+/// Accepts until the binding stops, and while handshakes may still be completed that had begun by then.
+async fn accept_until_end<A: Dispatcher>(
+    listener: &AsyncFd<OwnedFd>,
+    binding: &Arc<Binding<A>>,
+    state: &Arc<WorkerState>,
+    admit: &impl Fn(TcpStream, &Arc<Binding<A>>, &Arc<WorkerState>),
+) {
+    let mut ended = pin!(async {
+        binding.stopped().await;
+        if closing::refuses_connections(listener.as_fd()) {
+            sleep(LAST_HANDSHAKES).await;
+        }
+    });
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut stopped => break,
-            accepted = listener.accept() => accepted,
+            () = &mut ended => return,
+            accepted = next_connection(listener, state) => accepted,
         };
         match accepted {
-            Ok((stream, _)) => admit(stream, &binding, &state),
+            Ok(stream) => admit(stream, binding, state),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Mostly EMFILE: a connection less is a file more. UDP goes on meanwhile.
@@ -77,15 +118,6 @@ pub(super) async fn accept<A: Dispatcher>(
                     tracing::warn!("accepting on {} failed: {error}; no connection is idle", binding.address);
                     sleep(ACCEPT_PAUSE).await;
                 }
-            }
-        }
-    }
-    if let Ok(listener) = listener.into_std() {
-        while let Ok((stream, _)) = listener.accept() {
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
-                admit(stream, &binding, &state);
             }
         }
     }
@@ -231,7 +263,7 @@ async fn converse<A: Dispatcher, S: ClientStream>(
     permit: &ConnectionPermit,
 ) -> Result<(), CloseReason> {
     let replies = connection.replies.clone();
-    let mut stopped = pin!(connection.binding.stopped());
+    let mut stopped = pin!(connection.binding.stopped_for_connection());
     let mut alarm = pin!(sleep(Duration::ZERO));
     let mut idle_since = Instant::now();
     // Nothing more is read: the client has closed its side, or we stop.

@@ -67,6 +67,7 @@ pub(super) async fn serve<A: Dispatcher>(
             Some(Err(_)) => return,
             None => break,
         };
+        udp_loop.state.shared.yielding.give_way().await;
         let mut is_empty = false;
         for _ in 0..BATCHES_IN_A_ROW {
             match udp_loop.serve_batch() {

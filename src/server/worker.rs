@@ -1,9 +1,11 @@
 //! A worker: one thread, one single-threaded runtime, its share of the sockets. And what the tasks on it have in
 //! common.
 
+use super::closing::FIRST_QUERY;
 use super::connections::{Closed, Connections};
 use super::dispatcher::Dispatcher;
 use super::metrics::ServerMetrics;
+use super::yielding::Yielding;
 use super::{Limits, ServerError};
 use crate::fairness::{ConcurrencyLimiter, LogThrottle, Permit, PermitOutcome, SharedFairness};
 use crate::metrics;
@@ -19,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
 
 /// Octets of the scratch buffer that a worker keeps.
 const KEPT_SCRATCH: usize = 4096;
@@ -74,6 +77,7 @@ pub(super) struct WorkerState {
 pub(super) struct Shared {
     pub metrics: ServerMetrics,
     pub fairness: Arc<SharedFairness>,
+    pub yielding: Yielding,
     /// Told when queries give way, and when connections do.
     pub queries: LogThrottle,
     pub connections: LogThrottle,
@@ -82,7 +86,8 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(metrics: ServerMetrics, fairness: Arc<SharedFairness>) -> Self {
         let now = Instant::now();
-        Self { metrics, fairness, queries: LogThrottle::new(now), connections: LogThrottle::new(now) }
+        let yielding = Yielding::new(now);
+        Self { metrics, fairness, yielding, queries: LogThrottle::new(now), connections: LogThrottle::new(now) }
     }
 }
 
@@ -192,5 +197,14 @@ impl<A: Dispatcher> Binding<A> {
     pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + use<A> {
         let mut stop = self.stop.subscribe();
         async move { _ = stop.wait_for(|stop| *stop).await }
+    }
+
+    /// The same for a connection that begins now: not before its client has had the time to ask.
+    pub(super) fn stopped_for_connection(&self) -> impl Future<Output = ()> + Send + use<A> {
+        let (stopped, asked) = (self.stopped(), Instant::now() + FIRST_QUERY);
+        async move {
+            stopped.await;
+            sleep_until(asked.into()).await;
+        }
     }
 }

@@ -66,15 +66,15 @@ impl CpuRegisters {
 
 #[cfg(target_arch = "aarch64")]
 impl CpuRegisters {
-    pub const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 4;
     const STACK_POINTER: usize = 2;
 
-    pub fn interrupted(context: &libc::ucontext_t) -> Self {
+    pub(super) fn interrupted(context: &libc::ucontext_t) -> Self {
         let machine = &context.uc_mcontext;
         Self([machine.regs[29], machine.regs[30], machine.sp, machine.pc])
     }
 
-    pub fn unwinding(&self) -> framehop::aarch64::UnwindRegsAarch64 {
+    pub(super) fn unwinding(&self) -> framehop::aarch64::UnwindRegsAarch64 {
         let [frame, link, stack, _] = self.0;
         framehop::aarch64::UnwindRegsAarch64::new(link, stack, frame)
     }

@@ -46,7 +46,7 @@ impl From<rustix::io::Errno> for ChannelError {
     }
 }
 
-/// A file in memory (memfd), to be passed beside a packet and read from its beginning.
+/// A file in memory (memfd), to be passed beside a packet and read from its beginning. Whoever gets it may seal it.
 ///
 /// # Errors
 /// Open files or memory are at their limit; what `fill` fails with.
@@ -54,7 +54,8 @@ pub(crate) fn memory_file(
     name: &str,
     fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<OwnedFd> {
-    let mut file = io::BufWriter::new(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?));
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = io::BufWriter::new(File::from(memfd_create(name, flags)?));
     fill(&mut file)?;
     let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.rewind()?;

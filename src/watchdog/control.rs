@@ -53,6 +53,8 @@ pub enum Instruction {
     Intercepted,
     /// Report what the caches hold.
     ExportCache,
+    /// Whether a successor reads the sockets too, and is to have its share of what arrives though it may be second.
+    Yield { is_on: bool },
     /// Answer what has been received, and end. With `leave` another process reads the sockets on; else nobody does.
     Stop { leave: bool },
 }
@@ -165,6 +167,7 @@ mod tests {
             Just(Instruction::Reload),
             Just(Instruction::Intercepted),
             Just(Instruction::ExportCache),
+            any::<bool>().prop_map(|is_on| Instruction::Yield { is_on }),
             any::<bool>().prop_map(|leave| Instruction::Stop { leave }),
         ]
     }

@@ -48,6 +48,8 @@ pub(crate) enum ServerCommand {
     ProbeUpstreams,
     /// Report what the caches hold.
     ExportCache,
+    /// Whether a successor reads the sockets too, and is to have its share of what arrives.
+    Yield { is_on: bool },
     /// Answer what has been received, and end. With `leave` another process reads the sockets on; else they are this
     /// process's own now.
     Stop { leave: bool },
@@ -260,6 +262,7 @@ fn to_command(instruction: &Instruction) -> Option<ServerCommand> {
         Instruction::Reload => Some(ServerCommand::Reload),
         Instruction::Intercepted => Some(ServerCommand::ProbeUpstreams),
         Instruction::ExportCache => Some(ServerCommand::ExportCache),
+        Instruction::Yield { is_on } => Some(ServerCommand::Yield { is_on: *is_on }),
         Instruction::Stop { leave } => Some(ServerCommand::Stop { leave: *leave }),
         Instruction::Hello { .. } | Instruction::Hold | Instruction::Sockets { .. } | Instruction::Refused { .. } => {
             None

@@ -32,4 +32,4 @@ pub(crate) use control_client::{ControlClient, ServerCommand};
 pub(crate) use metrics::HTTP_LISTEN;
 pub(crate) use metrics_exchange::MetricsExchange;
 pub(crate) use node_thread::{EnsureOutcome, Interceptor, NoopInterceptor, SetupError};
-pub(crate) use run::{WatchdogSettings, run};
+pub(crate) use run::{StatusPage, WatchdogSettings, run};

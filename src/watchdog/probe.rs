@@ -265,7 +265,7 @@ mod tests {
         let query = Query::read(question).unwrap();
         let mut out = Vec::new();
         let response = crate::plan::probe::answer(&query, question, generation).unwrap();
-        let reply = crate::message::Reply { ttl: crate::message::TtlRule::Keep, limit: 512, udp_size: 1232 };
+        let reply = crate::message::ReplyShape { ttl: crate::message::TtlRule::Keep, limit: 512, udp_size: 1232 };
         response.write(&query, question, reply, &mut out);
         out
     }
@@ -311,7 +311,8 @@ mod tests {
                 let query = Query::read(&buffer[..length]).unwrap();
                 let refused = Response::empty(&query, &buffer[..length], Rcode::REFUSED);
                 let mut out = Vec::new();
-                let reply = crate::message::Reply { ttl: crate::message::TtlRule::Keep, limit: 512, udp_size: 1232 };
+                let reply =
+                    crate::message::ReplyShape { ttl: crate::message::TtlRule::Keep, limit: 512, udp_size: 1232 };
                 refused.write(&query, &buffer[..length], reply, &mut out);
                 server.send_to(&out, client).await.unwrap();
             }

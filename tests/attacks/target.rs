@@ -1,7 +1,7 @@
 //! The program under attack: ours, or the reference. What /proc tells of the process that serves.
 
 use crate::starvation::Waits;
-use crate::support::processes::children;
+use crate::support::processes::server;
 use crate::support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
@@ -159,7 +159,7 @@ impl Seen {
         let pid = serving(watchdog);
         // It may have ended since.
         let Some(peak) = kibibytes(pid, "VmHWM:") else { return };
-        let is_program = children(watchdog).contains(&pid) || self.pids.is_empty();
+        let is_program = server(watchdog) == Some(pid) || self.pids.is_empty();
         if is_program {
             self.pids.insert(pid);
         }
@@ -170,9 +170,9 @@ impl Seen {
     }
 }
 
-/// The watchdog's child, or the process itself, where there is no watchdog.
+/// The watchdog's server, or the process itself, where there is no watchdog.
 fn serving(watchdog: u32) -> i32 {
-    children(watchdog).first().copied().unwrap_or(watchdog.cast_signed())
+    server(watchdog).unwrap_or(watchdog.cast_signed())
 }
 
 fn status(pid: i32, field: &str) -> Option<String> {

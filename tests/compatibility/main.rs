@@ -1,27 +1,33 @@
 //! What users and their programs rely on is what `docs/compatibility.md` promises: flags, metrics and the fields of
 //! JSON output stand in lists beside this file. A change of them is seen in the list. `COMPATIBILITY=write cargo test
-//! --test compatibility` writes the lists anew.
+//! --test compatibility` writes the lists anew, and the tables of docs/flags.md and docs/metrics.md.
 
+mod pages;
 #[path = "../support/mod.rs"]
 mod support;
 
+use hickory_proto::op::Edns;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use support::client::{ask, http, loopback};
+use support::client::{PATIENCE, ask, exchange_udp, http, loopback, query};
 use support::ports::free_port;
 use support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
 use support::upstream::{Upstream, address_rule};
 
 /// Compares with the list, or writes it.
 fn compare(list: &str, found: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compatibility").join(list);
+    compare_with(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compatibility").join(list), found);
+}
+
+/// Compares with a file, or writes it.
+fn compare_with(path: &Path, found: &str) {
     if std::env::var_os("COMPATIBILITY").is_some_and(|wish| wish == "write") {
-        std::fs::write(&path, found).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        std::fs::write(path, found).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
-    let written = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let written = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
     let (listed, there) = (lines(&written), lines(found));
     let [gone, new] =
@@ -46,7 +52,9 @@ fn commands_and_flags_are_those_of_the_list() {
     let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
     assert!(commands.contains(&"check") && commands.contains(&"doctor"), "{commands:?}");
     let all: String = commands.iter().map(|command| help(&[command])).collect();
-    compare("help.txt", &(main + &all));
+    let help = main + &all;
+    compare("help.txt", &help);
+    pages::compare_flags(&help);
 }
 
 #[test]
@@ -59,12 +67,15 @@ fn directives_are_those_of_the_list() {
 #[test]
 fn metrics_are_those_of_the_list() {
     let upstream = Upstream::start(vec![address_rule("a.example.", 300, "192.0.2.1")], None);
-    let (port, metrics) = (free_port(), free_port());
+    let (port, metrics, https) = (free_port(), free_port(), free_port());
     let corefile = format!(
         ".:{port} {{
     bind __PILLAR__LOCAL__DNS__
     errors
     log
+    local
+    dnstap tap.sock
+    trace zipkin 127.0.0.1:9
     cache {{
         serve_stale
         prefetch 1
@@ -84,9 +95,20 @@ fn metrics_are_those_of_the_list() {
     template IN MX {{
         rcode NXDOMAIN
     }}
+    template IN SRV {{
+        answer \"no record\"
+    }}
+    template IN TLSA {{
+        answer \"{{{{ index .Match 99 }}}}\"
+    }}
     forward . 127.0.0.1:{upstream}
     health 127.0.0.1:{health}
     prometheus 127.0.0.1:{prometheus}
+}}
+https://.:{https} {{
+    bind __PILLAR__LOCAL__DNS__
+    prometheus 127.0.0.1:{prometheus}
+    forward . 127.0.0.1:{upstream}
 }}
 ",
         upstream = upstream.port,
@@ -101,6 +123,17 @@ fn metrics_are_those_of_the_list() {
     for (name, rtype) in asked.into_iter().chain(answered) {
         assert!(ask(loopback(port), name, rtype).is_some(), "{name} {rtype}:\n{}", server.tail(20));
     }
+    let failing = [("a.example.", "SRV"), ("a.example.", "TLSA"), ("localhost.", "A")];
+    for (name, rtype) in failing {
+        assert!(ask(loopback(port), name, rtype).is_some(), "{name} {rtype}:\n{}", server.tail(20));
+    }
+    let mut with_do = query("a.example.", "A");
+    with_do.edns.get_or_insert_with(Edns::new).set_dnssec_ok(true);
+    let wire = with_do.to_vec().expect("a query of ours encodes");
+    exchange_udp(loopback(port), &wire, PATIENCE).unwrap_or_else(|e| panic!("{e}:\n{}", server.tail(20)));
+    // a.example. A, as RFC 8484 section 4.1 has it.
+    let answer = http(&format!("{https}/dns-query?dns=AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB"));
+    assert!(answer.is_some_and(|(status, _)| status == 200), "{}", server.tail(20));
     let place = format!("{metrics}/metrics");
     let mut exposition = String::new();
     let is_complete =
@@ -110,7 +143,13 @@ fn metrics_are_those_of_the_list() {
         is_complete(&exposition)
     });
     assert!(is_there, "{exposition}\n{}", server.tail(20));
-    compare("metrics.txt", &families(&exposition));
+    let families = families(&exposition);
+    let names: BTreeSet<String> =
+        families.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    let unshown = &pages::names_in_source() - &names;
+    assert!(unshown.is_empty(), "nothing in this test has the program show {unshown:?}");
+    compare("metrics.txt", &families);
+    pages::compare_metrics(&exposition);
 }
 
 /// `NAME TYPE LABELS` of each family, sorted.
@@ -178,6 +217,6 @@ fn the_lists_are_the_files_of_this_folder() {
     let name =
         |entry: std::io::Result<std::fs::DirEntry>| entry.expect("an entry").file_name().into_string().expect("ASCII");
     let names: BTreeSet<String> = entries.map(name).collect();
-    let wanted = ["directives.txt", "doctor.txt", "help.txt", "main.rs", "metrics.txt"];
+    let wanted = ["directives.txt", "doctor.txt", "help.txt", "kubernetes.txt", "main.rs", "metrics.txt", "pages.rs"];
     assert_eq!(names, wanted.map(str::to_owned).into());
 }

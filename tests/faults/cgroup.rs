@@ -3,6 +3,7 @@
 
 use crate::support::server::wait_until;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -84,22 +85,27 @@ impl Cgroup {
         fs::read_to_string(self.folder.join(file)).unwrap_or_else(|e| panic!("{file} of the cgroup: {e}"))
     }
 
-    /// Has a process in it take memory until the kernel kills one, which is `victim`: a tenth of the limit ahead of the
-    /// one that takes memory.
+    /// Has a process in it take memory, step by step, until the kernel kills one, which is `victim`: a tenth of the
+    /// limit ahead of the one that takes memory.
     ///
-    /// Or two: while the threads of the first one end, and have not given its memory back, the kernel no longer sees it
-    /// and may take the next best. That is to be the process which takes memory, not one of those that are tested:
-    /// their program's text alone is a quarter of the limit.
+    /// Were it taken at once, there could be a second one: while the threads of the first end, and have not given its
+    /// memory back, the kernel no longer sees it and takes the next best.
     pub fn kill_by_exhaustion(&self, victim: i32) {
+        static STEP: [u8; 256 << 10] = [0; 256 << 10];
         let before = self.killed();
         fs::write(format!("/proc/{victim}/oom_score_adj"), "1000").expect("anyone may raise a score of his own");
         let mut hog = Command::new("sh");
-        hog.args(["-c", "echo 900 >/proc/self/oom_score_adj && exec tail /dev/zero"]);
-        let mut hog = self.command(hog).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("tail runs");
-        let is_killed = wait_until(Duration::from_secs(20), || self.killed() > before);
+        // It keeps what it reads for as long as no line ends.
+        hog.args(["-c", "echo 900 >/proc/self/oom_score_adj && exec tail"]);
+        let mut hog = self.command(hog);
+        let mut hog = hog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("tail runs");
+        let mut input = hog.stdin.take().expect("it is a pipe");
+        let is_killed = wait_until(Duration::from_secs(20), || {
+            self.killed() > before || input.write_all(&STEP).is_err() || self.killed() > before
+        });
         hog.kill().expect("it is ours");
         hog.wait().expect("it is reaped");
-        assert!(is_killed, "nobody is killed");
+        assert!(is_killed && self.killed() > before, "nobody is killed");
     }
 }
 

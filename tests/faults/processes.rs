@@ -5,7 +5,8 @@ use crate::records::{Records, Who};
 use crate::row::row;
 use crate::scene::{KINDS_OF_CONNECTIONS, LEAD, RATES, Scene, cached, rates};
 use crate::support::client::metric;
-use crate::support::server::{wait_until, write_corefile};
+use crate::support::processes::ServerKiller;
+use crate::support::server::wait_until;
 use crate::wire::Answer;
 use std::time::Duration;
 
@@ -85,21 +86,19 @@ fn kube_dns_answers_while_no_server_can_start() {
     row("processes::kube_dns_answers_while_no_server_can_start", "server fails at every start", "–", |backend| {
         let mut scene = Scene::start(backend);
         let measure = |rate| {
-            let folder = scene.agent.watchdog.folder.path().to_owned();
-            let good = std::fs::read_to_string(folder.join("Corefile.base")).expect("the template is there");
-            write_corefile(&folder, "no Corefile {");
+            let mut killer = None;
             let records = scene.ask_during(cached(rate), |scene| {
-                kill(scene.agent.server());
+                killer = Some(ServerKiller::start(scene.agent.watchdog.pid()));
                 pause(1500);
             });
+            drop(killer);
+            scene.agent.watchdog.signal(libc::SIGHUP);
             // Nominal: what came in within 100 ms.
             let settled = records.after(SETTLED);
             let is_lossy = records.lost() > rate as usize / 2;
             if is_lossy || settled.from(Answer::KubeDns) != settled.asked() {
                 scene.fail(&records, "KubeDNS does not answer");
             }
-            write_corefile(&folder, &good);
-            scene.agent.watchdog.signal(libc::SIGHUP);
             scene.await_service();
             records.to_string()
         };

@@ -11,6 +11,8 @@ use std::path::Path;
 
 /// The layers, each of which may import those before it. `main` is the binary, which sees the library from outside.
 const LAYERS: &[&str] = &[
+    // Of tests.
+    "ports",
     "message",
     "corefile",
     "metrics",
@@ -25,6 +27,7 @@ const LAYERS: &[&str] = &[
     "expression",
     "net",
     "fairness",
+    "query_stats",
     "sandbox",
     "chain",
     "directives",

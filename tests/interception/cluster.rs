@@ -3,7 +3,7 @@
 
 use crate::support::client::{exchange_tcp, metric, query};
 use crate::support::overrun::udp_overruns;
-use crate::support::processes::children;
+use crate::support::processes::server;
 pub use crate::support::processes::signal;
 use crate::support::server::{Server, binary, scratch, wait_until};
 use crate::support::tools::{require, run, tool, write};
@@ -344,7 +344,7 @@ impl Agent {
         let mut found = None;
         let pid = self.watchdog.pid();
         let is_there = || {
-            found = children(pid).first().copied();
+            found = server(pid);
             found.is_some()
         };
         assert!(wait_until(SOON, is_there), "no server:\n{}", self.watchdog.tail(20));
@@ -485,9 +485,14 @@ pub fn assert_address(answer: Option<&Message>, what: &str) {
     assert_eq!(addresses, [ADDRESS], "{what}: {answer:?}");
 }
 
-/// All rules of nftables, those that iptables-nft made among them.
+/// All rules of nftables, those that iptables-nft made among them; on a kernel without nf_tables those of
+/// iptables-legacy. A legacy table is made by being listed.
 pub fn rules() -> String {
-    shell("nft list ruleset")
+    shell(
+        "nft list ruleset || for family in ip ip6; do
+            for table in $(cat /proc/self/net/${family}_tables_names); do ${family}tables-legacy-save -t $table; done
+        done",
+    )
 }
 
 /// Whether any rule of any kind keeps packets from being tracked.

@@ -1,10 +1,11 @@
 //! Who answers at the addresses that are the program's alone when it is gone.
 
 use super::cluster::{
-    Agent, CLUSTER_IPS, Cluster, FRESH, LOCALS, NAME, SOON, addresses, ask_on, assert_address, in_a_namespace, kill,
+    Agent, CLUSTER_IPS, Cluster, FRESH, LOCALS, NAME, SOON, addresses, ask_on, assert_address, in_a_namespace,
     leaves_untracked, rules, shell,
 };
 use super::steady::Steady;
+use super::support::processes::ServerKiller;
 use super::support::server::wait_until;
 use super::support::tools::run;
 use super::{SERVED, await_answers_of_the_node, connected_clients, hardly_any_lost_at_the_end};
@@ -177,11 +178,7 @@ fn while_the_interception_is_off_kube_dns_answers_at_the_link_local_address() {
         let cluster = Cluster::new();
         let agent = cluster.start("nftables", &BOTH);
         agent.await_interception();
-        let rendered = agent.watchdog.corefile();
-        std::fs::write(rendered.with_file_name("Corefile.base"), "nonsense {")
-            .expect("the scratch folder can be written");
-        std::fs::remove_file(rendered).expect("the rendered Corefile is there");
-        kill(agent.server());
+        let _killer = ServerKiller::start(agent.watchdog.pid());
         assert!(wait_until(SOON, || !leaves_queries_untracked()), "{}", rules());
         for name in FRESH {
             cluster.everyone_asks(&LOCALS, name);

@@ -20,17 +20,19 @@ mod upgrade;
 mod support;
 
 use cluster::{
-    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, LOCALS, NAME, SOON, accept_rules, addresses, ask_on, assert_address,
-    connected, drop_untracked_on_lo, in_a_namespace, kill, leaves_untracked, rules, shell, signal, tracked_dns,
+    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, LOCALS, METRICS, NAME, SOON, accept_rules, addresses, ask_on,
+    assert_address, connected, drop_untracked_on_lo, in_a_namespace, kill, leaves_untracked, rules, shell, signal,
+    tracked_dns,
 };
 use load::{Load, Ports};
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use steady::{IN_HAND, Steady};
 use support::client::metric;
-use support::server::wait_until;
-use support::tools::run;
+use support::server::{scratch, wait_until};
+use support::tools::{run, write};
 
 /// Every address that the program serves.
 const SERVED: [&str; 4] = [LOCALS[0], LOCALS[1], CLUSTER_IPS[0], CLUSTER_IPS[1]];
@@ -177,6 +179,27 @@ fn upstream_is_intercepted(backend: &str) {
     assert!(!agent.watchdog.output().contains("come back to us"), "{}", agent.watchdog.tail(20));
 }
 
+/// What holds the rules is chosen anew at each try.
+#[test]
+fn a_choice_is_told_once_however_often_it_cannot_be_set_up() {
+    in_a_namespace("a_choice_is_told_once_however_often_it_cannot_be_set_up", || {
+        let cluster = Cluster::new();
+        let refusing = scratch();
+        for name in ["iptables-nft-restore", "ip6tables-nft-restore"] {
+            let path = write(refusing.path(), name, "#!/bin/sh\necho 'not now' >&2\nexit 1\n");
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
+        }
+        let mut command = cluster.program();
+        command.env("PATH", format!("{}:{}", refusing.path().display(), std::env::var("PATH").expect("there is one")));
+        let agent = cluster.start_as(command, "iptables", METRICS, &[]);
+        let failures = || metric(agent.metrics, r#"coredns_nodecache_setup_errors_total{errortype="iptables"}"#);
+        let has_tried = wait_until(SOON, || failures().is_some_and(|count| count >= 3.0));
+        let said = agent.watchdog.output();
+        assert!(has_tried, "{:?} failures:\n{said}", failures());
+        assert_eq!(said.matches("interception: iptables, as asked for").count(), 1, "{said}");
+    });
+}
+
 /// Stops a process with SIGSTOP, and waits until each of its threads has.
 fn stop(pid: i32) {
     signal(pid, libc::SIGSTOP);
@@ -295,14 +318,17 @@ fn the_server_too_holds_the_rules_under_a_number_above_its_sockets() {
         agent.await_interception();
         let mut server = agent.server();
         for _ in 0..2 {
-            let udp = sockets_of(server, "udp").into_iter().chain(sockets_of(server, "udp6")).max();
-            let netlink = sockets_of(server, "netlink").into_iter().max();
-            assert!(udp.is_some() && netlink > udp, "{netlink:?}, {udp:?}");
+            let highest = |protocol| sockets_of(server, protocol).into_iter().max();
+            // It gets the sockets one after the other, and what holds the rules a number above them at the end.
+            let is_above = || {
+                let udp = highest("udp").max(highest("udp6"));
+                udp.is_some() && highest("netlink") > udp
+            };
+            assert!(wait_until(SOON, is_above), "{:?}, {:?}", highest("netlink"), highest("udp"));
             kill(server);
             assert!(wait_until(SOON, || agent.server() != server), "no other server:\n{}", agent.watchdog.tail(20));
             agent.await_interception();
             server = agent.server();
-            assert!(wait_until(SOON, || !sockets_of(server, "udp").is_empty()), "{}", agent.watchdog.tail(20));
         }
     });
 }

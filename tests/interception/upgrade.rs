@@ -8,7 +8,7 @@ use crate::fallback::BOTH;
 use crate::load::{Load, Ports, QueryCounts};
 use crate::steady::IN_HAND;
 use crate::support::client::metric;
-use crate::support::processes::children;
+use crate::support::processes::server;
 use crate::support::server::{scratch, wait_until};
 use crate::support::tools::write;
 use crate::{ACCEPT_RULES, SERVED, await_answers_of_the_node};
@@ -235,7 +235,7 @@ fn an_old_instance_that_is_killed_while_it_stands_by_leaves_no_table() {
         old.await_interception();
         let new = start(&cluster, "nftables", 1, Some(&socket), &[]);
         old.watchdog.wait_output("a successor has taken over", SOON);
-        let server_is_gone = || children(old.watchdog.pid()).is_empty();
+        let server_is_gone = || server(old.watchdog.pid()).is_none();
         assert!(wait_until(SOON, server_is_gone), "{}", old.watchdog.tail(20));
         let is_owned = |line: &&str| line.contains("inet nodelocaldns") && !line.ends_with("-fallback");
         let tables = || shell("nft list tables inet").lines().filter(is_owned).count();

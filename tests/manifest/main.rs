@@ -4,6 +4,8 @@
 mod container;
 mod objects;
 mod start;
+mod upgrades;
+mod values;
 mod variants;
 
 #[path = "../support/mod.rs"]

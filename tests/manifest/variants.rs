@@ -3,7 +3,7 @@
 
 use crate::objects::{Manifest, decode_strictly, documents};
 use crate::support::server::{binary, scratch};
-use crate::support::tools::{checkout, everything, require, run, write};
+use crate::support::tools::{checkout, everything, kubernetes_tool, run, write};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use std::process::{Command, Output};
@@ -18,31 +18,22 @@ fn kustomize(variant: &str) -> String {
 }
 
 /// The chart with the values of `variant` and more options.
-fn helm(action: &[&str], variant: &str, more: &[&str]) -> Output {
+pub fn helm(action: &[&str], variant: &str, more: &[&str]) -> Output {
     let values = checkout("charts/nodelocaldns/ci").join(format!("{variant}.yaml"));
     let mut helm = kubernetes_tool("helm");
     helm.args(action).arg(checkout("charts/nodelocaldns")).arg("--values").arg(values).args(more);
     helm.output().unwrap_or_else(|e| panic!("running {helm:?}: {e}"))
 }
 
-fn template(variant: &str, more: &[&str]) -> Output {
+pub fn template(variant: &str, more: &[&str]) -> Output {
     helm(&["template", "node-local-dns", "--namespace", "kube-system"], variant, more)
 }
 
 /// The text that the chart renders.
-fn rendered_chart(variant: &str, more: &[&str]) -> String {
+pub fn rendered_chart(variant: &str, more: &[&str]) -> String {
     let output = template(variant, more);
     assert!(output.status.success(), "{variant}: {}", everything(&output));
     String::from_utf8(output.stdout).expect("YAML is text")
-}
-
-/// That of PATH, else the one that scripts/kubernetes-tools gets.
-fn kubernetes_tool(program: &str) -> Command {
-    let got = checkout("target/kubernetes-tools").join(program);
-    let mut tool = Command::new(if got.is_file() { got } else { require(program) });
-    // Neither asks a cluster, whatever the machine is set up for.
-    tool.env("KUBECONFIG", "/dev/null").env_remove("HELM_NAMESPACE");
-    tool
 }
 
 /// Names of what is in a folder, without `.yaml`.
@@ -57,12 +48,12 @@ fn names(folder: &str) -> Vec<String> {
     names
 }
 
-fn variants() -> Vec<String> {
+pub fn variants() -> Vec<String> {
     names("manifests/overlays")
 }
 
 /// Objects by kind and name, those of Helm's own tests apart.
-fn objects(text: &str) -> Vec<(String, Value)> {
+pub fn objects(text: &str) -> Vec<(String, Value)> {
     let name = |object: Value| {
         let word = |value: &Value| value.as_str().unwrap_or("").to_owned();
         (format!("{} {}", word(&object["kind"]), word(&object["metadata"]["name"])), object)
@@ -129,84 +120,4 @@ fn the_chart_passes_helm_s_linter() {
         let output = helm(&["lint", "--strict"], &variant, &[]);
         assert!(output.status.success(), "{variant}: {}", everything(&output));
     }
-}
-
-#[test]
-fn a_value_that_the_chart_does_not_know_is_refused() {
-    for (wrong, place) in [
-        ("mode=clusterip", "/mode"),
-        ("corefile.cacheSecond=3", "/corefile"),
-        ("addresses.local={nowhere}", "/addresses/local"),
-        ("maxsurge=1", "maxsurge"),
-        ("maxSurge=0", "/maxSurge"),
-        ("selectorLabels.k8s-app=null", "/selectorLabels"),
-        ("addresses.local={169.254.20.10,169.254.20.11}", "one address of each family"),
-        ("clusterDNS.namespace=dns-system", "Please install this chart in the namespace of cluster DNS, dns-system"),
-    ] {
-        let output = template("kube-proxy", &["--set", wrong]);
-        let told = everything(&output);
-        assert!(!output.status.success() && told.contains(place), "{wrong}: {told}");
-    }
-}
-
-#[test]
-fn the_cluster_s_addresses_are_asked_for_where_no_cluster_can_be_asked() {
-    let output = template("link-local", &["--set", "mode=clusterIP"]);
-    let told = everything(&output);
-    assert!(!output.status.success() && told.contains("Please set addresses.cluster"), "{told}");
-}
-
-#[test]
-fn values_reach_what_they_are_for() {
-    let more = [
-        ["--set", "image.repository=registry.example/cache"],
-        ["--set", "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"],
-        ["--set", "corefile.stubZones.corp\\.example={10.0.0.53,10.0.1.53}"],
-        ["--set", "corefile.upstreams={192.0.2.1,192.0.2.2}"],
-        ["--set", "corefile.upstreamOptions={prefer_udp,max_fails 3}"],
-        ["--set", "corefile.prefetch=3 30s 20%"],
-        ["--set", "corefile.everywhere={minimal}"],
-        ["--set", "extraArgs={--cache-memory,128MiB}"],
-        ["--set", "metrics.serviceMonitor.enabled=true"],
-        ["--set", "metrics.prometheusRule.enabled=true"],
-        ["--set", "metrics.dashboard.enabled=true"],
-        // A pod is found by its selector's labels, whatever else it is given.
-        ["--set", "podLabels.k8s-app=mine"],
-        ["--set-string", "podAnnotations.prometheus\\.io/scrape=false"],
-        ["--set-json", "corefile.cacheSeconds=2592000"],
-    ];
-    let text = rendered_chart("kube-proxy", more.as_flattened());
-    let manifest = Manifest::decode(&text).expect("objects of the API");
-    let image = manifest.container().image.as_deref().unwrap_or_default();
-    assert!(image.starts_with("registry.example/cache@sha256:0123"), "{image}");
-    assert!(manifest.container().args.iter().flatten().any(|argument| argument == "--cache-memory"));
-    let corefile = manifest.corefile();
-    for line in [
-        "cache 2592000 {",
-        "corp.example:53 {",
-        "forward . 10.0.0.53 10.0.1.53",
-        "forward . 192.0.2.1 192.0.2.2 {",
-        "max_fails 3",
-    ] {
-        assert!(corefile.lines().any(|there| there.trim() == line), "{line}:\n{corefile}");
-    }
-    let times = |line: &str| corefile.lines().filter(|there| there.trim() == line).count();
-    assert_eq!((times("prefetch 3 30s 20%"), times("minimal")), (5, 5), "{corefile}");
-    for wanted in
-        ["ServiceMonitor node-local-dns", "PrometheusRule node-local-dns", "ConfigMap node-local-dns-dashboard"]
-    {
-        assert!(objects(&text).iter().any(|(name, _)| name == wanted), "no {wanted} in {text}");
-    }
-    let template = &manifest.daemon_set.spec.as_ref().expect("a specification").template;
-    let metadata = template.metadata.as_ref().expect("the pod's metadata");
-    assert_eq!(
-        metadata.labels.as_ref().and_then(|labels| labels.get("k8s-app")).map(String::as_str),
-        Some("node-local-dns")
-    );
-    let annotations = metadata.annotations.as_ref().expect("annotations");
-    assert_eq!(annotations.get("prometheus.io/scrape").map(String::as_str), Some("false"));
-    let folder = scratch();
-    let path = write(folder.path(), "Corefile.base", corefile);
-    let output = Command::new(binary()).args(["check", "--strict"]).arg(&path).output().expect("it runs");
-    assert!(output.status.success(), "{}", everything(&output));
 }

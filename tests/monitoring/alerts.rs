@@ -3,7 +3,7 @@
 use crate::support::alerts::{FAULTY, Recording};
 use crate::support::client::{ask, loopback, metric, query, read_tcp, send_tcp};
 use crate::support::ports::free_port;
-use crate::support::processes::{children, signal};
+use crate::support::processes::{server, signal};
 use crate::support::server::{wait_until, write_corefile};
 use crate::support::tools::{run, tool};
 use crate::support::upstream::{Reply, Upstream};
@@ -38,6 +38,22 @@ fn a_cache_that_is_gone() {
         .assert_fires(&["NodeLocalDNSDown"]);
 }
 
+/// The alert fires as long as the cache is down, however long ago Prometheus saw whose target it is.
+#[test]
+fn a_cache_that_is_gone_for_hours() {
+    let mut recording = record(Scene::new(), |scene| signal(scene.server.pid().cast_signed(), libc::SIGKILL), |_| {});
+    recording.last(150);
+    recording.assert_fires(&["NodeLocalDNSDown"]);
+}
+
+/// Somebody deletes the DaemonSet, or the ServiceMonitor: no target is down, for there is none.
+#[test]
+fn all_caches_are_gone() {
+    let mut recording = record(Scene::new(), |_| {}, Scene::ask);
+    recording.lose_target();
+    recording.assert_fires(&["NodeLocalDNSAbsent"]);
+}
+
 #[test]
 fn a_configuration_that_is_refused() {
     let fault = |scene: &mut Scene| {
@@ -54,10 +70,10 @@ fn a_server_that_is_killed_again_and_again() {
         minute += 1;
         // The alert looks back 15 minutes.
         if minute > FAULTY - 8 && minute % 2 == 0 {
-            let server = |scene: &Scene| children(scene.server.pid()).first().copied();
-            let killed = server(scene).expect("a server");
+            let pid = |scene: &Scene| server(scene.server.pid());
+            let killed = pid(scene).expect("a server");
             signal(killed, libc::SIGKILL);
-            let is_replaced = || server(scene).is_some_and(|next| next != killed);
+            let is_replaced = || pid(scene).is_some_and(|next| next != killed);
             assert!(wait_until(PATIENCE, is_replaced), "{}", scene.server.tail(20));
         }
         scene.ask();

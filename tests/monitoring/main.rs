@@ -3,6 +3,7 @@
 //! whose fault it takes a node are in `tests/interception/alerts.rs`.
 
 mod alerts;
+mod ecosystem;
 mod prometheus;
 #[path = "../support/mod.rs"]
 mod support;

@@ -20,7 +20,36 @@ const JOB: &str = "kubernetes-pods";
 /// What was scraped, minute by minute.
 pub struct Recording {
     port: u16,
-    minutes: Vec<Option<String>>,
+    minutes: Vec<Minute>,
+}
+
+/// What Prometheus has of a minute.
+#[derive(Clone)]
+enum Minute {
+    /// The metrics.
+    Page(String),
+    /// A target that does not answer.
+    Down,
+    /// No target: service discovery no longer finds one.
+    NoTarget,
+}
+
+impl Minute {
+    fn page(&self) -> Option<&str> {
+        match self {
+            Self::Page(page) => Some(page),
+            Self::Down | Self::NoTarget => None,
+        }
+    }
+
+    /// What the series `up` has.
+    fn up(&self) -> &'static str {
+        match self {
+            Self::Page(_) => "1",
+            Self::Down => "0",
+            Self::NoTarget => "_",
+        }
+    }
 }
 
 impl Recording {
@@ -32,7 +61,7 @@ impl Recording {
     /// The next minute is as the metrics are at present; a port that does not answer is down.
     pub fn scrape(&mut self) {
         let page = http(&format!("{}/metrics", self.port)).filter(|(status, _)| *status == 200);
-        self.minutes.push(page.map(|(_, text)| text));
+        self.minutes.push(page.map_or(Minute::Down, |(_, text)| Minute::Page(text)));
     }
 
     /// [`HEALTHY`] minutes with what `load` does before each, then `fault`, then [`FAULTY`] with `load_then`.
@@ -57,8 +86,21 @@ impl Recording {
                 }
                 None => line.to_owned(),
             };
-            *page = page.take().map(|text| text.lines().map(grown).collect::<Vec<_>>().join("\n"));
+            if let Minute::Page(text) = page {
+                *text = text.lines().map(grown).collect::<Vec<_>>().join("\n");
+            }
         }
+    }
+
+    /// The fault is that there is no pod any more, which Prometheus could scrape.
+    pub fn lose_target(&mut self) {
+        self.minutes[HEALTHY..].fill(Minute::NoTarget);
+    }
+
+    /// The last minute is repeated so often.
+    pub fn last(&mut self, minutes: usize) {
+        let last = self.minutes.last().expect("something was recorded").clone();
+        self.minutes.resize(self.minutes.len() + minutes, last);
     }
 
     /// Exactly `expected` fire at the end, and none while nothing is wrong. Panics with what promtool says.
@@ -68,7 +110,7 @@ impl Recording {
 
     /// The same where those of `possible` may fire as well at the end.
     pub fn assert_fires_beside(&self, expected: &[&str], possible: &[&str]) {
-        assert_eq!(self.minutes.len(), HEALTHY + FAULTY);
+        assert!(self.minutes.len() >= HEALTHY + FAULTY);
         let folder = scratch();
         let rules = checkout(RULES);
         let mut test = format!("rule_files: ['{}']\nevaluation_interval: 1m\ntests:\n", rules.display());
@@ -81,7 +123,7 @@ impl Recording {
             let but = but.join("|");
             format!("count by (alertname) (ALERTS{{alertstate=\"firing\", alertname!~\"{but}\"}})")
         };
-        for (minute, names, but) in [(HEALTHY - 1, &[][..], &[][..]), (HEALTHY + FAULTY - 1, expected, possible)] {
+        for (minute, names, but) in [(HEALTHY - 1, &[][..], &[][..]), (self.minutes.len() - 1, expected, possible)] {
             writeln!(test, "  - expr: '{}'\n    eval_time: {minute}m\n    exp_samples:", firing(but))
                 .expect("a string");
             for name in names {
@@ -97,7 +139,7 @@ impl Recording {
     fn series(&self) -> BTreeMap<String, Vec<String>> {
         let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (minute, page) in self.minutes.iter().enumerate() {
-            let samples = page.iter().flat_map(|page| page.lines()).filter(|line| !line.starts_with('#'));
+            let samples = page.page().into_iter().flat_map(str::lines).filter(|line| !line.starts_with('#'));
             for (series, value) in samples.filter_map(|line| line.rsplit_once(' ')) {
                 let (name, labels) = series.split_once('{').map_or((series, ""), |(name, rest)| (name, rest));
                 if NAMES.contains(name) {
@@ -111,7 +153,7 @@ impl Recording {
             }
         }
         all.values_mut().for_each(|values| values.resize(self.minutes.len(), "_".to_owned()));
-        let up = self.minutes.iter().map(|page| u8::from(page.is_some()).to_string()).collect();
+        let up = self.minutes.iter().map(|minute| minute.up().to_owned()).collect();
         all.insert(format!("up{{job=\"{JOB}\",instance=\"node\"}}"), up);
         all
     }

@@ -27,3 +27,10 @@ pub fn free_port() -> u16 {
         }
     }
 }
+
+/// A port of 127.0.0.1 that nobody else can have over TCP while the listener lives.
+pub fn taken_port() -> (TcpListener, u16) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let port = listener.local_addr().expect("it is bound").port();
+    (listener, port)
+}

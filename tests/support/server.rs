@@ -21,9 +21,13 @@ pub fn binary() -> PathBuf {
     std::env::var_os("NODELOCALDNS_BIN").unwrap_or_else(built).into()
 }
 
-/// Whether another implementation is under test.
+/// Whether another implementation is under test: not this program, built for another machine say.
 pub fn is_reference() -> bool {
-    std::env::var_os("NODELOCALDNS_BIN").is_some()
+    std::env::var_os("NODELOCALDNS_BIN").is_some_and(|program| {
+        let said = Command::new(&program).arg("-version").output();
+        let said = said.unwrap_or_else(|e| panic!("running {}: {e}", program.display()));
+        !said.stdout.starts_with(b"nodelocaldns-")
+    })
 }
 
 /// The command of a DaemonSet's container, with everything that would touch the machine switched off. The Corefile's

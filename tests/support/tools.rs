@@ -24,6 +24,15 @@ pub fn tool(program: &str) -> Command {
     Command::new(require(program))
 }
 
+/// helm or kubectl: the one that scripts/kubernetes-tools gets, else that of PATH.
+pub fn kubernetes_tool(program: &str) -> Command {
+    let got = checkout("target/kubernetes-tools").join(program);
+    let mut tool = Command::new(if got.is_file() { got } else { require(program) });
+    // Neither asks a cluster, whatever the machine is set up for.
+    tool.env("KUBECONFIG", "/dev/null").env_remove("HELM_NAMESPACE");
+    tool
+}
+
 /// Runs to the end. Fails with all it wrote when it cannot be run or its status is not 0.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("running {command:?}: {e}"));

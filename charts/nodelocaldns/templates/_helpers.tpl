@@ -10,11 +10,41 @@
 {{- if ne .Release.Namespace .Values.clusterDNS.namespace -}}
 {{- fail (printf "Please install this chart in the namespace of cluster DNS, %s (helm … --namespace %s), or set clusterDNS.namespace: the upstream Service must be where its pods are" .Values.clusterDNS.namespace .Values.clusterDNS.namespace) -}}
 {{- end -}}
-{{- range list .Values.addresses.local .Values.addresses.cluster .Values.upstreamService.clusterIPs -}}
+{{- $fallback := list -}}
+{{- if not (has .Values.fallback (list "auto" "none")) -}}
+{{- $fallback = splitList "," .Values.fallback -}}
+{{- end -}}
+{{- $served := concat .Values.addresses.local (.Values.addresses.cluster | default list) -}}
+{{- $upstream := .Values.upstreamService.clusterIPs | default list -}}
+{{- range list .Values.addresses.local (.Values.addresses.cluster | default list) $upstream -}}
 {{- if and (eq (len .) 2) (eq (contains ":" (first .)) (contains ":" (last .))) -}}
 {{- fail (printf "Please give one address of each family, IPv4 and IPv6: %s are both of one" (join ", " .)) -}}
 {{- end -}}
 {{- end -}}
+{{- range concat $upstream $fallback -}}
+{{- if has . $served -}}
+{{- fail (printf "Please give %s once: a cache that serves an address cannot ask cluster DNS there (addresses, upstreamService.clusterIPs, fallback)" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if ne (len $served) (len (uniq $served)) -}}
+{{- fail (printf "Please give each address once: addresses.local and addresses.cluster have the same in %s" (join ", " $served)) -}}
+{{- end -}}
+{{- if .Values.upstreamService.create -}}
+{{- range list .Values.nameOverride .Values.clusterDNS.service -}}
+{{- if eq . $.Values.upstreamService.name -}}
+{{- fail (printf "Please give upstreamService.name another name than %s, which another Service has (nameOverride, clusterDNS.service)" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $pod := fromYaml (include "nodelocaldns.podLabels" .) -}}
+{{- if deepEqual $pod (merge (deepCopy .Values.clusterDNS.selector) $pod) -}}
+{{- fail "Please give the pods other labels (selectorLabels, podLabels) than those of cluster DNS (clusterDNS.selector): the caches would ask themselves" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Labels of a pod: those by which it is found, whatever else it is given. */}}
+{{- define "nodelocaldns.podLabels" -}}
+{{ toYaml (mergeOverwrite dict (.Values.podLabels | default dict) .Values.selectorLabels) }}
 {{- end }}
 
 {{/* A number as it was written: of a file Helm reads numbers as floats, and writes large ones with an exponent. */}}
@@ -72,7 +102,7 @@ $(HOST_IP)
 {{- define "nodelocaldns.fallback" -}}
 {{- if ne .Values.fallback "auto" -}}
 {{ .Values.fallback }}
-{{- else if gt (len .Values.upstreamService.clusterIPs) 1 -}}
+{{- else if gt (len (.Values.upstreamService.clusterIPs | default list)) 1 -}}
 {{ join "," .Values.upstreamService.clusterIPs }}
 {{- end -}}
 {{- end }}

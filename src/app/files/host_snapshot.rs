@@ -41,7 +41,39 @@ type ReadResult<T> = Result<T, ReadFailure>;
 
 /// Configurations of two snapshots that have the same are the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotDigest(String);
+#[serde(deny_unknown_fields)]
+pub struct SnapshotDigest {
+    /// Of all answers but those about files of data.
+    configuration: String,
+    /// Of what is known of files of data without reading them; `None` if that makes no difference.
+    data: Option<String>,
+}
+
+impl SnapshotDigest {
+    /// That of a good configuration: who serves it reads its files of data again by itself. A refused one may lack one.
+    #[must_use]
+    pub fn without_data(&self) -> Self {
+        Self { configuration: self.configuration.clone(), data: None }
+    }
+
+    /// Whether a snapshot that has this digest, which is that of the machine as it is, says the same as the one that
+    /// had `seen`.
+    pub fn is_unchanged_since(&self, seen: &Self) -> bool {
+        self.configuration == seen.configuration && (seen.data.is_none() || self.data == seen.data)
+    }
+
+    /// No machine has this digest: what was read is read again at the next look.
+    #[must_use]
+    pub fn of_the_past(self) -> Self {
+        Self { data: Some(String::new()), ..self }
+    }
+}
+
+fn digest_of(answers: &impl Serialize) -> io::Result<String> {
+    let mut hash = Sha512::new();
+    serde_json::to_writer(&mut hash, answers)?;
+    Ok(HEXLOWER.encode(&hash.finalize()))
+}
 
 /// Answers by question. Environment and program are the same in both processes, so the environment is asked where it is
 /// wanted.
@@ -66,22 +98,27 @@ impl HostSnapshot {
         self.texts.insert(key(path), text.map_err(ReadFailure::from));
     }
 
-    /// The digest of all answers but those about files of data: who serves them reads them again.
+    /// The digest of all answers; of those about files of data as they are before [`HostSnapshot::read_data`].
     ///
     /// # Errors
     /// None that is known.
     pub fn digest(&self) -> io::Result<SnapshotDigest> {
-        let Self { is_fixed, texts, files, data: _, sockets, folders, globs, addresses, indices } = self;
-        let mut hash = Sha512::new();
-        serde_json::to_writer(&mut hash, &(is_fixed, texts, files, sockets, folders, globs, addresses, indices))?;
-        Ok(SnapshotDigest(HEXLOWER.encode(&hash.finalize())))
+        let Self { is_fixed, texts, files, data, sockets, folders, globs, addresses, indices } = self;
+        Ok(SnapshotDigest {
+            configuration: digest_of(&(is_fixed, texts, files, sockets, folders, globs, addresses, indices))?,
+            data: Some(digest_of(data)?),
+        })
     }
 
-    /// Reads what the files of data hold of which the stamps alone are known.
-    pub fn read_data(&mut self, machine: &dyn ConfigurationSource) {
+    /// Reads what the files of data hold of which the stamps alone are known. False if one cannot be read after all:
+    /// the digest does not tell.
+    pub fn read_data(&mut self, machine: &dyn ConfigurationSource) -> bool {
+        let mut is_read = true;
         for (asked, outcome) in self.data.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {
             *outcome = machine.data(&path(asked)).map_err(ReadFailure::from);
+            is_read &= outcome.is_ok();
         }
+        is_read
     }
 
     /// What another answer may come of: the files that were read or looked for, and the folders that were searched.

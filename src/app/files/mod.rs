@@ -10,11 +10,14 @@
 
 mod file_server;
 mod host_snapshot;
+mod record;
 
 pub(crate) use file_server::FileServer;
 pub use host_snapshot::{HostSnapshot, SnapshotDigest, SnapshotRecorder};
+pub use record::Recorded;
 
 use crate::app::host::ConfigurationSource;
+use crate::app::served_record::ServedRecord;
 use crate::corefile::{DataFile, FileStamp, SocketRole, read_at_most};
 use crate::kube_dns::WriteError;
 use crate::kube_dns::watch::PlacedWatches;
@@ -23,7 +26,7 @@ use crate::watchdog::control::Message;
 use rustix::fs::fcntl_get_seals;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +41,11 @@ const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 pub enum FileRequest {
     /// Read the Corefile as it stands, and what it names, unless all of that still has this digest.
     Corefile { unless: Option<SnapshotDigest> },
+    /// Remember for the next server what serves: the record that it was read from is beside this and, if it was
+    /// rendered, its text.
+    Serving,
+    /// Give back what was remembered last.
+    LastServed,
     /// Read the template and the kube-dns ConfigMap, and what the Corefile rendered from them names, unless all of that
     /// still has this digest.
     Template { unless: Option<SnapshotDigest> },
@@ -64,6 +72,10 @@ pub enum FileReply {
     },
     /// It still has the digest that was asked with.
     Unchanged,
+    /// It is remembered.
+    Noted,
+    /// The record is beside this and, if it was rendered, the text.
+    LastServed,
     /// The text is beside this if it has changed.
     Data {
         changed: Option<FileStamp>,
@@ -80,6 +92,22 @@ pub enum FileReply {
     },
 }
 
+impl FileRequest {
+    /// How many descriptors may come with it, besides the socket for the answer.
+    fn beside(&self) -> usize {
+        match self {
+            Self::Serving => 2,
+            Self::Write { .. } | Self::Watch { .. } => 1,
+            Self::Corefile { .. }
+            | Self::LastServed
+            | Self::Template { .. }
+            | Self::Resolver
+            | Self::Data { .. }
+            | Self::Socket { .. } => 0,
+        }
+    }
+}
+
 impl Message for FileRequest {
     fn shortened(&self) -> Self {
         self.clone()
@@ -90,12 +118,6 @@ impl Message for FileReply {
     fn shortened(&self) -> Self {
         self.clone()
     }
-}
-
-/// What the watchdog has read.
-pub struct Recorded {
-    pub snapshot: HostSnapshot,
-    pub digest: SnapshotDigest,
 }
 
 /// The server's end. Whatever it is asked may take as long as the file system takes.
@@ -124,6 +146,37 @@ impl FileClient {
     /// See [`FileClient::corefile`].
     pub fn corefile_unless(&self, seen: Option<&SnapshotDigest>) -> io::Result<Option<Recorded>> {
         self.record(&FileRequest::Corefile { unless: seen.cloned() })
+    }
+
+    /// Has what serves remembered for the next server.
+    ///
+    /// # Errors
+    /// See [`FileClient::corefile`]; it is too large to be remembered.
+    pub fn note_serving(&self, served: &ServedRecord) -> io::Result<()> {
+        let text = served.text().map(|text| file_of(|file| file.write_all(text.as_bytes()))).transpose()?;
+        let beside = [served.record()].into_iter().chain(text.as_ref().map(AsFd::as_fd)).collect::<Vec<_>>();
+        match self.ask(&FileRequest::Serving, &beside)? {
+            (FileReply::Noted, _) => Ok(()),
+            (reply, _) => Err(unexpected(reply)),
+        }
+    }
+
+    /// What served last, as it was when it was loaded, and its text if it stood in no file.
+    ///
+    /// # Errors
+    /// See [`FileClient::corefile`]; nothing is remembered.
+    pub fn last_served(&self) -> io::Result<(Recorded, Option<String>)> {
+        let (reply, passed) = self.ask(&FileRequest::LastServed, &[])?;
+        let mut passed = passed.into_iter();
+        match (reply, passed.next()) {
+            (FileReply::LastServed, Some(record)) => {
+                check_is_in_memory(&record)?;
+                let snapshot = read_record(&record)?;
+                let digest = snapshot.digest()?;
+                Ok((Recorded::new(snapshot, digest, record), passed.next().map(text_of).transpose()?))
+            }
+            (reply, _) => Err(unexpected(reply)),
+        }
     }
 
     /// The template and the ConfigMap, and what the Corefile rendered from them names.
@@ -155,7 +208,8 @@ impl FileClient {
     /// # Errors
     /// See [`FileClient::corefile`]; that of the file; no good configuration has named it.
     pub fn data(&self, path: &Path, unless: Option<FileStamp>) -> io::Result<Option<DataFile>> {
-        match self.ask(&FileRequest::Data { path: key(path), unless }, None)? {
+        let (reply, passed) = self.ask(&FileRequest::Data { path: key(path), unless }, &[])?;
+        match (reply, passed.into_iter().next()) {
             (FileReply::Data { changed: None }, _) => Ok(None),
             (FileReply::Data { changed: Some(stamp) }, Some(text)) => {
                 Ok(Some(DataFile { text: text_of(text)?, stamp }))
@@ -169,7 +223,8 @@ impl FileClient {
     /// # Errors
     /// See [`FileClient::corefile`]; those of connect(2) and bind(2); no good configuration has named it.
     pub fn socket(&self, path: &Path, role: SocketRole) -> io::Result<OwnedFd> {
-        match self.ask(&FileRequest::Socket { path: key(path), role }, None)? {
+        let (reply, passed) = self.ask(&FileRequest::Socket { path: key(path), role }, &[])?;
+        match (reply, passed.into_iter().next()) {
             (FileReply::Socket, Some(socket)) => Ok(socket),
             (reply, _) => Err(unexpected(reply)),
         }
@@ -196,19 +251,17 @@ impl FileClient {
     /// # Errors
     /// See [`FileClient::corefile`].
     pub fn watch(&self, reads: bool, inotify: BorrowedFd<'_>) -> io::Result<PlacedWatches> {
-        match self.ask(&FileRequest::Watch { reads }, Some(inotify))? {
+        match self.ask(&FileRequest::Watch { reads }, &[inotify])? {
             (FileReply::Watched(placed), _) => Ok(placed),
             (reply, _) => Err(unexpected(reply)),
         }
     }
 
     fn record(&self, ask: &FileRequest) -> io::Result<Option<Recorded>> {
-        match self.ask(ask, None)? {
-            (FileReply::Record { digest }, Some(snapshot)) => {
-                // Not `from_reader`, which takes each octet of a hosts file by itself.
-                let mut octets = Vec::new();
-                File::from(snapshot).read_to_end(&mut octets)?;
-                Ok(Some(Recorded { snapshot: serde_json::from_slice(&octets)?, digest }))
+        let (reply, passed) = self.ask(ask, &[])?;
+        match (reply, passed.into_iter().next()) {
+            (FileReply::Record { digest }, Some(record)) => {
+                Ok(Some(Recorded::new(read_record(&record)?, digest, record)))
             }
             (FileReply::Unchanged, _) => Ok(None),
             (reply, _) => Err(unexpected(reply)),
@@ -218,7 +271,7 @@ impl FileClient {
     fn write_as(&self, is_refused: bool, text: &str) -> Result<(), WriteError> {
         let ask = || {
             let text = file_of(|file| file.write_all(text.as_bytes()))?;
-            self.ask(&FileRequest::Write { is_refused }, Some(text.as_fd()))
+            self.ask(&FileRequest::Write { is_refused }, &[text.as_fd()])
         };
         match ask() {
             Ok((FileReply::Written { error: None }, _)) => Ok(()),
@@ -228,16 +281,15 @@ impl FileClient {
         }
     }
 
-    fn ask(&self, ask: &FileRequest, beside: Option<BorrowedFd<'_>>) -> io::Result<(FileReply, Option<OwnedFd>)> {
+    fn ask(&self, ask: &FileRequest, beside: &[BorrowedFd<'_>]) -> io::Result<(FileReply, Vec<OwnedFd>)> {
         let failed = |error: ChannelError| io::Error::other(format!("the watchdog does not read it: {error}"));
         let (here, there) = Channel::pair()?;
         let there = there.into_fd();
-        let descriptors: Vec<BorrowedFd<'_>> = [there.as_fd()].into_iter().chain(beside).collect();
+        let descriptors: Vec<BorrowedFd<'_>> = [there.as_fd()].iter().chain(beside).copied().collect();
         self.0.send(ask, &descriptors).map_err(failed)?;
         // So that the end of the other process, or of its thread, is the end of this socket.
         drop(there);
-        let (reply, passed) = here.wait(PATIENCE).map_err(failed)?;
-        Ok((reply, passed.into_iter().next()))
+        here.wait(PATIENCE).map_err(failed)
     }
 }
 
@@ -257,12 +309,28 @@ fn file_of(fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>) -> io:
     memory_file("configuration", fill)
 }
 
-/// The text that [`file_of`] has written, at most as long as a Corefile may be. Of nothing but a file in memory: a pipe
-/// may never have anything to say, and the thread would wait for it.
+/// The text that [`file_of`] has written, at most as long as a Corefile may be.
 fn text_of(file: OwnedFd) -> io::Result<String> {
-    fcntl_get_seals(&file)
-        .map_err(|error| io::Error::other(format!("what is beside it is no file in memory ({error})")))?;
-    Ok(String::from_utf8_lossy(&read_at_most(File::from(file))?).into_owned())
+    check_is_in_memory(&file)?;
+    let mut file = File::from(file);
+    file.rewind()?;
+    Ok(String::from_utf8_lossy(&read_at_most(file)?).into_owned())
+}
+
+/// A pipe may never have anything to say, and whoever reads it would wait for that.
+fn check_is_in_memory(file: &OwnedFd) -> io::Result<()> {
+    let not_in_memory = |error| io::Error::other(format!("what is beside it is no file in memory ({error})"));
+    fcntl_get_seals(file).map(drop).map_err(not_in_memory)
+}
+
+/// What a snapshot was passed in, from its beginning: a server may have read it before.
+fn read_record(record: &OwnedFd) -> io::Result<HostSnapshot> {
+    let mut file = File::from(record.try_clone()?);
+    file.rewind()?;
+    // Not `from_reader`, which takes each octet of a hosts file by itself.
+    let mut octets = Vec::new();
+    file.read_to_end(&mut octets)?;
+    Ok(serde_json::from_slice(&octets)?)
 }
 
 /// What a path is called in a record: names need not be UTF-8, and JSON is.

@@ -4,6 +4,7 @@
 use super::{PendingCorefile, RefusedParts, Service};
 use crate::app::configuration_files::{self, CheckedFiles, ConfigurationFiles, Look, WrittenFiles};
 use crate::app::load::{CorefileSource, LoadError, LoadedCorefile};
+use crate::chain::ReloadConfig;
 use crate::directives::cache;
 use crate::directives::reload::{self, Fingerprint};
 use crate::kube_dns::render::Rendered;
@@ -18,9 +19,15 @@ impl Service {
 
     /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may
     /// have changed. What is cached is given up.
-    pub(in crate::app) fn reload(&mut self) {
+    pub(in crate::app) fn reload_now(&mut self) {
         self.is_reload_requested = true;
         self.check();
+    }
+
+    /// How often the Corefile is looked at as it stands: as its `reload` says, and while it is refused, though the one
+    /// that serves has none, until it is mended.
+    fn reload(&self) -> Option<ReloadConfig> {
+        self.plan.reload.or_else(|| self.refused.bad.then_some(reload::WHILE_REFUSED))
     }
 
     /// Begins to look. A Corefile that is not rendered, or was changed by hand since, is read only where it has
@@ -32,7 +39,7 @@ impl Service {
         }
         self.is_check_requested = std::mem::take(&mut self.is_reload_requested);
         let files = self.files.clone();
-        let look = match self.plan.reload {
+        let look = match self.reload() {
             _ if self.is_check_requested => Look::Always,
             Some(_) => Look::All,
             None => Look::Rendered,
@@ -130,7 +137,10 @@ impl Service {
         if let Some(fingerprint) = fingerprint {
             self.reloads.set_version(fingerprint);
         }
-        self.forget_candidate();
+        // A template that waits for its sockets still does.
+        if self.candidate.as_ref().is_some_and(|candidate| candidate.rendered.is_none()) {
+            self.forget_candidate();
+        }
         match loaded {
             Ok(loaded) => _ = self.serve(PendingCorefile { loaded, rendered: None }).await,
             Err(error) => self.refuse(&error.into(), false),
@@ -151,10 +161,11 @@ impl Service {
             // One of them may still write what has been rendered before. The next look settles it.
             return;
         }
-        let (files, unwritten, reads) = (self.files.clone(), self.unwritten.clone(), self.plan.reload.is_some());
+        let (files, unwritten, served) = (self.files.clone(), self.unwritten.clone(), self.served.clone());
+        let reads = self.reload().is_some();
         let inotify = self.watch.descriptor().map(|inotify| inotify.try_clone_to_owned()).transpose();
-        let begun =
-            inotify.and_then(|inotify| self.writing.begin(move || files.write_and_watch(unwritten, reads, inotify)));
+        let begun = inotify
+            .and_then(|inotify| self.writing.begin(move || files.write_and_watch(unwritten, served, reads, inotify)));
         if let Err(error) = begun {
             self.on_files_written(Err(error));
         }
@@ -195,7 +206,7 @@ impl Service {
 
     /// Sets when to look though nothing is told.
     fn schedule(&mut self) {
-        let reload = self.plan.reload.filter(|config| !config.interval.is_zero());
+        let reload = self.reload().filter(|config| !config.interval.is_zero());
         let is_file = matches!(self.files.source, CorefileSource::File(_));
         let read = reload.filter(|_| is_file).map(|config| reload::period(config, fastrand::f64()));
         let render = self.files.rendering.as_ref().map(|_| self.watch.poll_period());
@@ -205,9 +216,5 @@ impl Service {
 
 /// Of what was read, good or bad; `None` if nothing could be.
 fn fingerprint(outcome: &Result<LoadedCorefile, LoadError>) -> Option<Fingerprint> {
-    match outcome {
-        Ok(loaded) => Some(loaded.fingerprint),
-        Err(LoadError::Refused { fingerprint, .. }) => Some(*fingerprint),
-        Err(LoadError::Read { .. }) => None,
-    }
+    outcome.as_ref().map_or_else(LoadError::fingerprint, |loaded| Some(loaded.fingerprint))
 }

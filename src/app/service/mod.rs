@@ -12,12 +12,14 @@ use super::configuration_files::{BackgroundWork, CheckedFiles, ConfigurationFile
 use super::files;
 use super::load::LoadedCorefile;
 use super::log::Verbosity;
+use super::served_record::ServedRecord;
 use crate::chain::{LineSink, MemoryBudget, ProcessContext};
 use crate::directives::prometheus::ProcessMetrics;
 use crate::directives::reload::{ChangeDetector, ReloadMetrics};
 use crate::kube_dns::render::Rendered;
 use crate::kube_dns::watch::FileWatch;
 use crate::plan::Plan;
+use crate::query_stats::QueryStats;
 use crate::server::{Capacity, Limits, Retries, Server};
 use crate::watchdog::ControlClient;
 use std::convert::identity;
@@ -85,7 +87,7 @@ struct RefusedParts {
     rendered: bool,
     /// The Corefile as it was read last could not be served.
     read: bool,
-    /// The Corefile as it stands is bad.
+    /// What is configured is bad: the Corefile as it stands, or, at the start, whatever was to be served.
     bad: bool,
 }
 
@@ -119,6 +121,8 @@ pub(super) struct Service {
     /// Why the Corefile as it stands is refused, as it was told.
     read_refusal: Option<String>,
     is_unwritable: bool,
+    /// What serves, for the next server.
+    served: Option<ServedRecord>,
     /// Is served, and not written yet.
     unwritten: Option<Rendered>,
     watch: FileWatch,
@@ -146,9 +150,19 @@ impl Service {
         self.server.capacity()
     }
 
+    /// Whether a successor reads the sockets too, and is to have its share of what arrives.
+    pub(super) fn yield_to_successor(&self, is_there: bool) {
+        self.server.yield_to_successor(is_there);
+    }
+
     /// What all caches together may hold.
     pub(super) fn cache_memory(&self) -> Arc<MemoryBudget> {
         self.services.cache_memory.clone()
+    }
+
+    /// What is recorded of queries.
+    pub(super) fn query_stats(&self) -> Arc<QueryStats> {
+        self.services.query_stats.clone()
     }
 
     /// Resolves when it is time for something. May be dropped and called again at any time.

@@ -5,7 +5,7 @@ use crate::app::load::{CorefileSource, LoadedCorefile};
 use crate::chain::{BuildError, ChainUpstreams, ProcessContext};
 use crate::directives::prometheus;
 use crate::plan::{Listener, Plan};
-use crate::server::{ListenAddresses, Retries, Server};
+use crate::server::{ListenAddresses, Retries, Server, Sockets};
 use crate::watchdog::HTTP_LISTEN;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,13 +14,23 @@ use tokio::task::JoinSet;
 
 /// Why a good Corefile is not served.
 #[derive(Debug, thiserror::Error)]
-enum SwapError {
+pub(super) enum SwapError {
     /// It never can be.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// Listen addresses that another has, or that this machine does not have yet: each with what to do.
     #[error("{}\nit is tried again by itself, at least every minute", .0.join("\n"))]
     Sockets(Vec<String>),
+}
+
+impl SwapError {
+    /// Why nothing is served: this process ends, and tries nothing again.
+    pub(super) fn at_start(self) -> anyhow::Error {
+        match self {
+            Self::Build(error) => error.into(),
+            Self::Sockets(errors) => anyhow::anyhow!(errors.join("\n")),
+        }
+    }
 }
 
 impl Service {
@@ -38,7 +48,6 @@ impl Service {
     /// Serves a good Corefile instead of the one before; true if it could be. If only its sockets are not to be had it
     /// is tried again.
     pub(super) async fn serve(&mut self, candidate: PendingCorefile) -> bool {
-        let is_retry = self.swaps.due().is_some();
         let is_rendered = candidate.rendered.is_some();
         if candidate.loaded.config.serves_nothing() && !self.plan.listeners.is_empty() {
             // A file that was emptied, or is still being written, must not end the service.
@@ -49,10 +58,13 @@ impl Service {
         match self.swap(&candidate.loaded).await {
             Ok(plan) => {
                 self.refused.set(is_rendered, false);
-                self.swaps = Retries::default();
+                if self.candidate.is_none() {
+                    self.swaps = Retries::default();
+                }
                 self.plan = plan;
                 let PendingCorefile { loaded, rendered } = candidate;
                 let warnings = loaded.warnings;
+                self.served = loaded.record;
                 if let (Some(rendered), Some((rendering, _))) = (rendered, &self.files.rendering) {
                     rendering.announce(&rendered);
                     // Until it is written.
@@ -69,21 +81,25 @@ impl Service {
                 }
                 return true;
             }
-            Err(error) => {
-                self.refused.set(is_rendered, true);
-                let mut new = Vec::new();
-                if let SwapError::Sockets(errors) = &error {
-                    new = self.swaps.take(errors, std::time::Instant::now());
-                    self.candidate = Some(candidate);
-                }
-                if !is_retry {
-                    self.refuse(&error.into(), is_rendered);
-                } else if !new.is_empty() {
-                    tracing::error!("plugin/reload: the changed Corefile still cannot be served:\n{}", new.join("\n"));
-                }
-            }
+            Err(error) => self.put_off(candidate, error),
         }
         false
+    }
+
+    /// Notes that a good Corefile cannot be served: it is tried again if only its sockets are not to be had.
+    pub(super) fn put_off(&mut self, candidate: PendingCorefile, error: SwapError) {
+        let (is_retry, is_rendered) = (self.swaps.due().is_some(), candidate.rendered.is_some());
+        self.refused.set(is_rendered, true);
+        let mut new = Vec::new();
+        if let SwapError::Sockets(errors) = &error {
+            new = self.swaps.take(errors, std::time::Instant::now());
+            self.candidate = Some(candidate);
+        }
+        if !is_retry {
+            self.refuse(&error.into(), is_rendered);
+        } else if !new.is_empty() {
+            tracing::error!("plugin/reload: the changed Corefile still cannot be served:\n{}", new.join("\n"));
+        }
     }
 
     /// Listens where HTTP is to be served and is not yet. What cannot be is told, and tried again: DNS is served
@@ -112,7 +128,8 @@ impl Service {
     async fn swap(&mut self, loaded: &LoadedCorefile) -> Result<Plan, SwapError> {
         let plan = loaded.config.build(&self.services)?;
         self.report_upstreams();
-        apply(&mut self.server, &plan, &self.options).await.map_err(SwapError::Sockets)?;
+        let sockets = acquire(&self.server, &plan, &self.options).await?;
+        apply(&mut self.server, &plan, sockets, &self.options)?;
         self.verbosity.follow(&loaded.config);
         Ok(plan)
     }
@@ -133,16 +150,33 @@ impl Service {
     }
 }
 
-/// Serves `plan`, HTTP where it is listened already. On failure everything is as it was, and why is told.
-pub(super) async fn apply(server: &mut Server, plan: &Plan, options: &ServiceOptions) -> Result<(), Vec<String>> {
+/// The sockets of a plan.
+pub(super) struct PlanSockets {
+    listen: ListenAddresses,
+    sockets: Sockets,
+}
+
+/// Has the sockets of `plan` from the watchdog.
+pub(super) async fn acquire(server: &Server, plan: &Plan, options: &ServiceOptions) -> Result<PlanSockets, SwapError> {
     let (plain, streams): (Vec<_>, Vec<_>) = plan.listeners.iter().partition(|listener| listener.protocol.is_plain());
     let addresses = |listeners: Vec<&Arc<Listener>>| listeners.iter().map(|listener| listener.address).collect();
     let listen = ListenAddresses { dns: addresses(plain), streams: addresses(streams) };
-    let http: Vec<SocketAddr> = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
-    let watchdog = &options.watchdog;
-    let sockets = watchdog.sockets(&listen, options.workers, server.sockets()).await?;
-    server.apply(&plan.listeners, &plan.endpoints, sockets).map_err(|error| vec![error.to_string()])?;
-    watchdog.report_serving(listen, http, plan.lameduck + DRAIN_LIMIT);
+    let sockets = options.watchdog.sockets(&listen, options.workers, server.sockets()).await;
+    Ok(PlanSockets { listen, sockets: sockets.map_err(SwapError::Sockets)? })
+}
+
+/// Serves `plan`, HTTP where it is listened already. On failure everything is as it was.
+pub(super) fn apply(
+    server: &mut Server,
+    plan: &Plan,
+    sockets: PlanSockets,
+    options: &ServiceOptions,
+) -> Result<(), SwapError> {
+    let PlanSockets { listen, sockets } = sockets;
+    let applied = server.apply(&plan.listeners, &plan.endpoints, sockets);
+    applied.map_err(|error| SwapError::Sockets(vec![error.to_string()]))?;
+    let http = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
+    options.watchdog.report_serving(listen, http, plan.lameduck + DRAIN_LIMIT);
     Ok(())
 }
 

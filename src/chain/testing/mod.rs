@@ -92,6 +92,7 @@ pub(crate) fn build(block: &BlockConfig, process: &ProcessContext) -> Built {
 pub(crate) fn shared_answer(endpoint: &Endpoint) -> HttpAnswer {
     match &endpoint.answers {
         HttpAnswers::Shared(answer) => answer().now_or_never().expect("it waits for nobody"),
+        HttpAnswers::ByPlace { here, .. } => here().now_or_never().expect("it waits for nobody"),
         HttpAnswers::ForEach(_) => panic!("{} has an answer for each request", endpoint.path),
     }
 }
@@ -123,13 +124,14 @@ impl Question {
             wire: &self.wire,
             query: &self.query,
             peer: &self.peer,
-            server: 0,
+            server_index: 0,
             zone: 0,
             udp_cap: None,
             client_subnet: None,
             nsid: None,
             options: None,
             metadata: None,
+            trail: None,
             received: Instant::now(),
             purpose: Purpose::Answer,
             is_cut_later: false,

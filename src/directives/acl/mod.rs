@@ -79,7 +79,7 @@ impl Acl {
         for (index, rule) in self.rules.iter().enumerate() {
             let Some(zone) = rule.zone_of(&request.query.name) else { continue };
             let Some(action) = rule.decide(client, request.query.qtype) else { continue };
-            let metrics = self.metrics.get(request.server);
+            let metrics = self.metrics.get(request.server_index);
             if let Some([blocked, filtered, dropped]) =
                 metrics.and_then(|metrics| metrics.refused.get(index)?.get(zone))
             {
@@ -96,7 +96,7 @@ impl Acl {
     }
 
     fn count_allowed(&self, request: &Request<'_>) {
-        if let Some(metrics) = self.metrics.get(request.server) {
+        if let Some(metrics) = self.metrics.get(request.server_index) {
             metrics.allowed.increment();
         }
     }
@@ -119,7 +119,7 @@ impl Handler for Acl {
         counters: &mut HitCounters,
     ) {
         // What it answers itself goes into no packet.
-        if let Some(metrics) = self.metrics.get(request.server) {
+        if let Some(metrics) = self.metrics.get(request.server_index) {
             counters.push(metrics.allowed.clone());
         }
         rest.hit_counters(request, answered, counters);

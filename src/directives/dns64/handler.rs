@@ -57,7 +57,7 @@ impl Dns64 {
         }
         let asked = for_v4(&request);
         let of_v4 = next.run(asked.borrow()).await?.response;
-        if let Some(counter) = self.translated.get(request.server) {
+        if let Some(counter) = self.translated.get(request.server_index) {
             counter.increment();
         }
         let synthesized = match of_v4.rcode() {
@@ -135,7 +135,7 @@ impl Dns64 {
         };
         match said {
             FastPath::Answered(of_v4) => {
-                if let Some(counter) = self.translated.get(request.server) {
+                if let Some(counter) = self.translated.get(request.server_index) {
                     counter.increment();
                 }
                 (FastPath::Answered(after_both([(of_v6, v6_position), (of_v4, v4_position)])), rest.position() - 1)
@@ -321,7 +321,8 @@ impl Handler for Dns64 {
         let [v6, v4] = answers_of(answered.note);
         rest.hit_counters(request, v6, counters);
         rest.hit_counters(&for_v4(request).borrow(), v4, counters);
-        counters.extend(self.translated.get(request.server).map(|counter| counter.clone() as Arc<dyn HitCounter>));
+        counters
+            .extend(self.translated.get(request.server_index).map(|counter| counter.clone() as Arc<dyn HitCounter>));
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

@@ -126,7 +126,7 @@ impl Observer for Tap {
         let (request, now) = (&exchange.request, now());
         let query = TapMessage {
             kind: Kind::ClientQuery,
-            protocol: match (self.encrypted.get(request.server), request.peer.transport) {
+            protocol: match (self.encrypted.get(request.server_index), request.peer.transport) {
                 (Some(Some(protocol)), _) => *protocol,
                 (_, Transport::Udp) => Protocol::Udp,
                 (_, Transport::Tcp) => Protocol::Tcp,

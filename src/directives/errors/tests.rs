@@ -1,6 +1,6 @@
 use super::{ErrorLog, Errors, parse};
 use crate::chain::testing::{Sample, SharedOutput, configure};
-use crate::chain::{Built, Level, LineSink};
+use crate::chain::{Built, Level, LineSink, LogFormat};
 use crate::message::{Rcode, RecordType};
 use futures_util::FutureExt;
 use std::any::Any;
@@ -21,7 +21,7 @@ impl Scene {
         assert_eq!(diagnostics, "");
         let errors = <dyn Any>::downcast_ref::<Errors>(&*block.parts[0].configured).expect("an Errors part");
         let output = SharedOutput::default();
-        let sink = Arc::new(LineSink::to(output.clone(), 1 << 16).unwrap());
+        let sink = Arc::new(LineSink::to(output.clone(), 1 << 16, LogFormat::Text).unwrap());
         Self { built: ErrorLog::start(&errors.patterns, sink.clone()), sink, output }
     }
     fn fail(&self, name: &str, cause: &str) {

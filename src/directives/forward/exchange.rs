@@ -277,11 +277,13 @@ impl Exchanger {
             (false, false) => request.peer.transport,
         });
         loop {
-            let response = match self.observers.is_empty() && !Spans::are_recorded() {
-                true => upstream.ask(query, transport).await?,
+            let outcome = match self.observers.is_empty() && !Spans::are_recorded() {
+                true => upstream.ask(query, transport).await,
                 // Boxed: the future of every query would have room for it.
-                false => Box::pin(self.ask_watched(upstream, query, request, transport)).await?,
+                false => Box::pin(self.ask_watched(upstream, query, request, transport)).await,
             };
+            note_asked(request, upstream, query, transport);
+            let response = outcome?;
             if !response.is_truncated() || transport != Transport::Udp || !self.options.prefer_udp {
                 return Ok(response);
             }
@@ -304,6 +306,7 @@ impl Exchanger {
         let started = Instant::now();
         let outcome = upstream.ask(query, transport).await;
         drop(span);
+        note_asked(request, upstream, query, transport);
         let unknown = Endpoints { transport, local: None, remote: upstream.address };
         let endpoints = query.take_answered().unwrap_or(unknown);
         self.observe(&UpstreamExchange {
@@ -328,6 +331,19 @@ impl Exchanger {
                 ..exchange_with(late.request, late.query, answered.since, socket)
             });
         }
+    }
+}
+
+/// Leaves a note of what an upstream was asked since the last one.
+fn note_asked(request: &Request<'_>, upstream: &Upstream, query: &UpstreamQuery, transport: Transport) {
+    let messages = query.take_sent();
+    if let (Some(trail), 1..) = (request.trail, messages) {
+        let transport = match upstream.protocol.encryption() {
+            Some(Encryption::Tls) => "tls",
+            Some(Encryption::Https) => "https",
+            None => query.answered_over().unwrap_or(transport).label(),
+        };
+        trail.note_asked(upstream.address, transport, messages);
     }
 }
 

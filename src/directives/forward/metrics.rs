@@ -2,7 +2,7 @@
 //! our own.
 
 use crate::message::Rcode;
-use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS};
+use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS, UPSTREAM_DURATION};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -177,7 +177,7 @@ impl UpstreamMetrics {
                 labels,
             ),
             duration: self.registry.histogram(
-                "coredns_proxy_request_duration_seconds",
+                UPSTREAM_DURATION,
                 help,
                 TIME_BUCKETS,
                 &[("proxy_name", PROXY_NAME), ("to", &self.to), ("rcode", name)],

@@ -229,6 +229,9 @@ impl Forward {
             key.push(size_limit as u8);
             shared = self.join_flight(request, size_limit, &key).await;
         }
+        if let (Some(trail), Some(upstream)) = (request.trail, shared.upstream) {
+            trail.note_upstream(upstream);
+        }
         if let (Some(metadata), Some(upstream)) = (request.metadata, shared.upstream) {
             metadata.set(UPSTREAM_LABEL, upstream.to_string());
         }

@@ -166,6 +166,7 @@ impl Upstream {
         kind: AttemptKind<'_>,
         now: Instant,
     ) -> Result<Attempt, UpstreamError> {
+        query.count_sent();
         let pools = self.pools();
         match transport {
             Transport::Udp => pools.udp.send(query, kind, now),

@@ -6,6 +6,7 @@ use crate::chain::{Request, Transport};
 use crate::message::{ClientSubnet, Query, RequestKey, Response, WireError};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Octets of a message before its question (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;
@@ -21,6 +22,8 @@ pub(super) struct UpstreamQuery {
     client_subnet: Option<ClientSubnet>,
     /// Of the attempt that was answered last.
     answered: Mutex<Option<Endpoints>>,
+    /// How often it was sent and nobody has asked since.
+    sent: AtomicU16,
 }
 
 impl UpstreamQuery {
@@ -39,13 +42,20 @@ impl UpstreamQuery {
     fn with(key: &RequestKey<'_>, udp_size: Option<u16>) -> Self {
         let name_end = (HEADER + key.question.name.len()) as u16;
         let client_subnet = key.client_subnet.copied();
-        Self { wire: key.to_upstream(udp_size), name_end, client_subnet, answered: Mutex::default() }
+        let wire = key.to_upstream(udp_size);
+        Self { wire, name_end, client_subnet, answered: Mutex::default(), sent: AtomicU16::default() }
     }
 
     /// A query that we composed ourselves. `None` if `wire` is not a query.
     pub(super) fn from_wire(wire: Vec<u8>) -> Option<Self> {
         let name_end = HEADER + Query::read(&wire).ok()?.name.as_wire().len();
-        Some(Self { wire: wire.into(), name_end: name_end as u16, client_subnet: None, answered: Mutex::default() })
+        Some(Self {
+            wire: wire.into(),
+            name_end: name_end as u16,
+            client_subnet: None,
+            answered: Mutex::default(),
+            sent: AtomicU16::default(),
+        })
     }
 
     /// Notes on which socket the answer has come.
@@ -56,6 +66,21 @@ impl UpstreamQuery {
     /// On which socket the last answer has come, once.
     pub(super) fn take_answered(&self) -> Option<Endpoints> {
         self.answered.lock().take()
+    }
+
+    /// Over what the last answer has come.
+    pub(super) fn answered_over(&self) -> Option<Transport> {
+        self.answered.lock().as_ref().map(|endpoints| endpoints.transport)
+    }
+
+    /// Counts a message that is sent.
+    pub(super) fn count_sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was sent since this was asked last.
+    pub(super) fn take_sent(&self) -> u16 {
+        self.sent.swap(0, Ordering::Relaxed)
     }
 
     /// Length of the message in octets.

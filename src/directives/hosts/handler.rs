@@ -3,7 +3,7 @@
 use super::KEYWORD;
 use super::table::Table;
 use crate::chain::{After, Answer, Failure, FastPath, Handler, Next, Outcome, Request};
-use crate::message::{Class, LowerName, OwnAnswer, Query, Rcode, RecordType, Reply, Response, TtlRule, WireError};
+use crate::message::{Class, LowerName, OwnAnswer, Query, Rcode, RecordType, ReplyShape, Response, TtlRule, WireError};
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Hosts {
         OwnAnswer { rcode: say.rcode(), rtype: query.qtype, ttl: self.ttl }
     }
 
-    fn write(&self, say: &Say<'_>, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) {
+    fn write(&self, say: &Say<'_>, query: &Query, wire: &[u8], reply: ReplyShape, out: &mut Vec<u8>) {
         let answer = self.answer(say, query);
         match say {
             Say::V4(addresses) => answer.write(query, wire, reply, addresses.iter().map(|address| &address[..]), out),

@@ -1,7 +1,7 @@
 use super::class::{LoggedClass, ResponseType};
 use super::{Log, Logger, parse};
 use crate::chain::testing::{PlainRecord, Sample, SharedOutput, configure};
-use crate::chain::{BatchClock, BlockMetadata, LineSink, Observer, PacketHits, Received, Transport};
+use crate::chain::{BatchClock, BlockMetadata, LineSink, LogFormat, Observer, PacketHits, Received, Transport};
 use crate::message::{Name, Query, Rcode, RecordType};
 use std::any::Any;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn log_with(metadata: &BlockMetadata, lines: &str, samples: &[Sample]) -> String
     assert_eq!(block.parts.len(), 1, "one part however many lines");
     let log = <dyn Any>::downcast_ref::<Log>(&*block.parts[0].configured).expect("a Log part");
     let output = SharedOutput::default();
-    let sink = Arc::new(LineSink::to(output.clone(), 1 << 16).unwrap());
+    let sink = Arc::new(LineSink::to(output.clone(), 1 << 16, LogFormat::Text).unwrap());
     let logger = Logger { rules: log.rules.clone().into(), metadata: metadata.clone(), sink: sink.clone() };
     for sample in samples {
         logger.observe(&sample.exchange());
@@ -207,7 +207,7 @@ fn a_hit_of_the_packet_cache_is_logged_as_a_query_that_came_by_the_whole_chain()
     let (block, _) = configure(parse, "log . \"{combined} {local} {/log/class}\" {\n class success\n}");
     let log = <dyn Any>::downcast_ref::<Log>(&*block.parts[0].configured).expect("a Log part");
     let output = SharedOutput::default();
-    let sink = Arc::new(LineSink::to(output.clone(), 1 << 16).unwrap());
+    let sink = Arc::new(LineSink::to(output.clone(), 1 << 16, LogFormat::Text).unwrap());
     let logger = Logger { rules: log.rules.clone().into(), metadata: BlockMetadata::default(), sink: sink.clone() };
     let (first, mut second) = (success("a.example."), success("a.example."));
     let PacketHits::Show(prepared) = logger.packet_hits(&first.exchange()) else { panic!("it is logged") };

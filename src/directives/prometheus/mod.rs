@@ -12,8 +12,9 @@ pub(crate) use parse::parse;
 pub(crate) use process::{ProcessMetrics, publish_enabled};
 
 use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, Observer};
+use crate::metrics::UNSERVED_ZONE;
 use crate::net::tls::ServerTls;
-use report::{Report, UNSERVED_ZONE};
+use report::Report;
 use std::net::SocketAddr;
 use std::sync::Arc;
 

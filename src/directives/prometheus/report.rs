@@ -3,7 +3,7 @@
 
 use crate::chain::{Exchange, HitCounter, Observer, PacketHits, Transport};
 use crate::message::{Rcode, RecordType};
-use crate::metrics::{Counter, Histogram, Registry, SIZE_BUCKETS, TIME_BUCKETS};
+use crate::metrics::{Counter, Histogram, REQUESTS, Registry, SIZE_BUCKETS, TIME_BUCKETS};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -32,9 +32,6 @@ pub(super) const MONITORED_TYPES: [(u16, &str); 19] = [
 ];
 /// One more, for all other types.
 const TYPE_SLOTS: usize = MONITORED_TYPES.len() + 1;
-
-/// The `zone` of queries that no server block answers (REFUSED). It has no final dot, so it is no zone's name.
-pub(super) const UNSERVED_ZONE: &str = "dropped";
 
 /// Counts the exchanges of a server block.
 pub(super) struct Report {
@@ -116,12 +113,7 @@ impl Report {
 
     fn requests(&self, site: &SiteSeries, proto: &str, family: &str, type_label: &str) -> Counter {
         let more = [("proto", proto), ("family", family), ("type", type_label)];
-        self.counter(
-            site,
-            "coredns_dns_requests_total",
-            "DNS requests by zone, transport, address family and query type.",
-            &more,
-        )
+        self.counter(site, REQUESTS, "DNS requests by zone, transport, address family and query type.", &more)
     }
     fn dnssec_ok(&self, site: &SiteSeries) -> Counter {
         self.counter(site, "coredns_dns_do_requests_total", "DNS requests with the DO bit set.", &[])
@@ -153,7 +145,7 @@ impl Report {
     #[inline]
     fn with_row<T>(&self, exchange: &Exchange<'_>, work: impl FnOnce(&Arc<Row>) -> T) -> Option<T> {
         let request = &exchange.request;
-        let site = self.sites.get(request.server * self.zones + request.zone)?;
+        let site = self.sites.get(request.server_index * self.zones + request.zone)?;
         if exchange.rcode.0 > LAST_PLAIN_RCODE {
             return Some(work(&Arc::new(self.make_row(site, exchange))));
         }

@@ -232,7 +232,7 @@ fn zones_of_one_block_are_counted_apart() {
     let observer = configure(parse, "prometheus").0.parts[0].configured.build(&context).unwrap().observer.unwrap();
     let sample = Sample::new("x.b.", RecordType::A);
     let mut exchange = sample.exchange();
-    (exchange.request.server, exchange.request.zone) = (1, 1);
+    (exchange.request.server_index, exchange.request.zone) = (1, 1);
     observer.observe(&exchange);
     let counted = lines(&process.registry, "coredns_dns_requests_total{");
     assert!(

@@ -19,6 +19,9 @@ const LEAST_JITTER: Duration = Duration::from_secs(1);
 /// What Go, and so the reference, can hold.
 const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
 
+/// How often a Corefile that is refused is looked at though nothing of it says so.
+pub(crate) const WHILE_REFUSED: ReloadConfig = ReloadConfig { interval: DEFAULT_INTERVAL, jitter: DEFAULT_JITTER };
+
 /// Reads one `reload` of a server block.
 pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;

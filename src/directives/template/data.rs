@@ -115,9 +115,8 @@ fn groups(pattern: Option<&Regex>, text: &str) -> (Vec<Value>, BTreeMap<String, 
         // As `.*` has it.
         return (vec![Value::text(text)], BTreeMap::from([("0".to_owned(), Value::text(text))]));
     };
-    let Some(captures) = pattern.captures(text) else { return (Vec::new(), BTreeMap::new()) };
-    let values: Vec<Value> =
-        captures.iter().map(|group| Value::text(group.map_or("", |group| group.as_str()))).collect();
+    let Some(groups) = pattern.groups(text) else { return (Vec::new(), BTreeMap::new()) };
+    let values: Vec<Value> = groups.into_iter().map(Value::text).collect();
     let numbered = values.iter().enumerate().map(|(index, value)| (index.to_string(), value.clone()));
     let named = pattern.group_names().zip(&values).filter_map(|(name, value)| Some((name?.to_owned(), value.clone())));
     let groups = numbered.chain(named).collect();

@@ -81,14 +81,14 @@ impl Templates {
 
     fn key(request: &Request<'_>, served: &ZoneRule, zone: usize) -> (usize, Arc<str>, &'static str, &'static str) {
         let (class, rtype) = served.rule.names(request.query);
-        (request.server, served.zones.get(zone).cloned().unwrap_or_else(|| "".into()), class, rtype)
+        (request.server_index, served.zones.get(zone).cloned().unwrap_or_else(|| "".into()), class, rtype)
     }
 
     /// What counts the matches of such a request, if there was one before.
     fn counter(&self, request: &Request<'_>, served: &ZoneRule, zone: usize) -> Option<Arc<Counter>> {
         let (rule, query) = (&served.rule, request.query);
         let is_usual = query.qclass == Class::IN && rule.rtype != RecordType::ANY;
-        let usual = served.usual.get(request.server * served.zones.len() + zone).filter(|_| is_usual);
+        let usual = served.usual.get(request.server_index * served.zones.len() + zone).filter(|_| is_usual);
         if let Some(counter) = usual.and_then(OnceLock::get) {
             return Some(counter.clone());
         }
@@ -179,7 +179,7 @@ impl Handler for Templates {
             Chosen::None => FastPath::Pass,
             Chosen::Rule { index, served, zone, .. } if request.query.qclass == Class::IN => {
                 let ready = served.rule.ready.get(zone).and_then(Option::as_ref);
-                let is_wanted = |ready: &&FixedAnswer| request.purpose != Purpose::Uncached || !ready.is_cached();
+                let is_wanted = |ready: &&FixedAnswer| request.purpose != Purpose::BehindCache || !ready.is_cached();
                 let Some(ready) = ready.filter(is_wanted) else { return FastPath::Slow };
                 let Some(counter) = self.counter(request, served, zone) else { return FastPath::Slow };
                 let shape = request.reply(crate::message::TtlRule::Keep);

@@ -16,7 +16,7 @@ pub use narrowing::OptionalMatches;
 use narrowing::{MatchAvailability, MatchNews, lease_file};
 pub(crate) use preceding::PrecedingRule;
 pub use preceding::preceding_rules;
-use select::{IptablesVariant, VariantEvidence, has_kubernetes_chains, select};
+use select::{IptablesVariant, VariantEvidence, has_kubernetes_chains, lacks_nf_tables, select};
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -195,7 +195,7 @@ pub(super) fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
                 match cleaned {
                     Ok(count) => removed += count,
                     Err(error @ Error::IptablesMissing { .. }) => tracing::debug!("nothing to clean: {error}"),
-                    Err(error) if is_native(&error) && !holds_ours(is_ipv6, *table) => {
+                    Err(error) if is_useless(&error) || is_native(&error) && !holds_ours(is_ipv6, *table) => {
                         tracing::debug!("nothing to clean: {error}");
                     }
                     // So would the others.
@@ -209,6 +209,11 @@ pub(super) fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
         }
     }
     (removed, errors)
+}
+
+/// Whether a program needs nf_tables on a kernel that has none.
+fn is_useless(error: &Error) -> bool {
+    matches!(error, Error::Iptables { message, .. } if lacks_nf_tables(message))
 }
 
 /// Whether a table is one that iptables-nft would not have made, and does not read.
@@ -254,7 +259,10 @@ pub(super) fn listings(with_ipv6: bool) -> Result<Vec<Listing>, Error> {
     for is_ipv6 in [false, true].into_iter().filter(|is_ipv6| with_ipv6 || !is_ipv6) {
         for table in IptablesTable::ALL {
             for variant in variants_in_use(is_ipv6, table.name()) {
-                let text = execute(variant, is_ipv6, table.name(), "-S")?;
+                let text = match execute(variant, is_ipv6, table.name(), "-S") {
+                    Err(error) if is_useless(&error) => continue,
+                    text => text?,
+                };
                 listings.push(Listing { program: variant.program(is_ipv6), is_ipv6, table, text });
             }
         }
@@ -308,11 +316,7 @@ fn evidence(variant: IptablesVariant) -> Option<VariantEvidence> {
         }
     }
     // A program for nf_tables on a kernel without it is none.
-    let is_useless = |listing: &Result<String, Error>| match listing {
-        Err(Error::Iptables { message, .. }) => message.contains("Failed to initialize nft"),
-        _ => false,
-    };
-    if !listings.is_empty() && listings.iter().all(is_useless) {
+    if !listings.is_empty() && listings.iter().all(|listing| listing.as_ref().is_err_and(is_useless)) {
         return None;
     }
     Some(VariantEvidence::among(listings.into_iter().map(|listing| match listing {

@@ -104,6 +104,15 @@ pub(super) fn has_kubernetes_chains(listing: &str) -> bool {
     listing.lines().any(|line| line.starts_with("-N KUBE-"))
 }
 
+/// Whether a program that failed with `message` needs nf_tables, which this kernel has not: then there is nothing that
+/// it could show or change.
+pub(super) fn lacks_nf_tables(message: &str) -> bool {
+    // The second is also what it says for lack of rights, with another reason.
+    ["Failed to initialize nft", "Could not fetch rule set generation id: Invalid argument"]
+        .iter()
+        .any(|said| message.contains(said))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +165,20 @@ mod tests {
             denied
         );
         assert_eq!(VariantEvidence::among([VariantEvidence::Unlisted { is_denied: false }, denied]), denied);
+    }
+
+    /// What iptables 1.8.9 says.
+    #[test]
+    fn a_kernel_without_nf_tables_is_no_lack_of_rights() {
+        let told = |reason| {
+            format!(
+                "# Warning: iptables-legacy tables present, use iptables-legacy to see them\n\
+                 iptables v1.8.9 (nf_tables): Could not fetch rule set generation id: {reason}"
+            )
+        };
+        assert!(lacks_nf_tables(&told("Invalid argument")));
+        assert!(!lacks_nf_tables(&told("Permission denied (you must be root)")));
+        assert!(lacks_nf_tables("iptables: Failed to initialize nft: Protocol not supported"));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) use hooks::NetfilterHook;
 pub(in crate::node) use message::{messages, take_answers};
 
 use super::desired::Rule;
-use super::error::Error;
+use super::error::{Error, NFTABLES};
 use encode::TablePurpose;
 use socket::NetlinkSocket;
 pub(in crate::node) use socket::{RuleView, TableView};
@@ -86,18 +86,7 @@ impl InterceptionTable {
     /// [`Error::NftablesMissing`], [`Error::NftablesUnsupported`] when the kernel lacks owners or the NOTRACK
     /// expression; [`Error::Nftables`] else.
     pub(super) fn create(rules: &[Rule]) -> Result<Self, Error> {
-        let missing_or = |source, else_error: fn(io::Error) -> Error| {
-            if lacks(&source) { Error::NftablesMissing { source } } else { else_error(source) }
-        };
-        let mut channel = NetlinkSocket::open()
-            .map_err(|source| missing_or(source, |source| Error::Socket { purpose: "nftables", source }))?;
-        let refusal: fn(io::Error) -> Error = |source| Error::Nftables {
-            action: "list what is there before creating",
-            table: TABLE_NAME.to_owned(),
-            source,
-        };
-        // Whatever has nf_tables can list its tables.
-        let tables = channel.tables().map_err(|source| missing_or(source, refusal))?;
+        let (channel, tables) = open(TABLE_NAME)?;
         let is_taken = tables.iter().any(|table| table.name == TABLE_NAME);
         // Port IDs are unique among the sockets that are open, and so are names made of them among tables with an
         // owner.
@@ -129,9 +118,9 @@ impl InterceptionTable {
     ///
     /// # Errors
     ///
-    /// [`Error::NftablesUnsupported`] when the kernel lacks nf_tables.
+    /// [`Error::NftablesMissing`] when the kernel has no nf_tables; [`Error::Socket`], [`Error::Nftables`] else.
     pub(super) fn guard() -> Result<Self, Error> {
-        let channel = NetlinkSocket::open().map_err(|source| Error::NftablesUnsupported { source })?;
+        let (channel, _) = open(GUARD_TABLE_NAME)?;
         Ok(Self { channel, name: GUARD_TABLE_NAME.to_owned(), purpose: TablePurpose::GuardIptables, installed: None })
     }
 
@@ -230,8 +219,29 @@ impl InterceptionTable {
 ///
 /// [`Error::Nftables`].
 pub(super) fn remove_guard() -> Result<(), Error> {
-    // A kernel without nf_tables holds no table.
-    InterceptionTable::guard().map_or(Ok(()), |mut table| table.remove())
+    match InterceptionTable::guard() {
+        Ok(mut table) => table.remove(),
+        // Such a kernel holds no table.
+        Err(Error::NftablesMissing { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A socket that is to make `table`, and the tables that are there.
+fn open(table: &'static str) -> Result<(NetlinkSocket, Vec<TableView>), Error> {
+    let mut channel = NetlinkSocket::open()
+        .map_err(|source| missing_or(source, |source| Error::Socket { purpose: NFTABLES, source }))?;
+    let refusal =
+        |source| Error::Nftables { action: "list what is there before creating", table: table.to_owned(), source };
+    // Whatever has nf_tables can list its tables.
+    let tables = channel.tables().map_err(|source| missing_or(source, refusal))?;
+    Ok((channel, tables))
+}
+
+/// `source`, which came of the first question to the kernel: if it means that the kernel lacks something, that is
+/// nf_tables.
+fn missing_or(source: io::Error, else_error: impl FnOnce(io::Error) -> Error) -> Error {
+    if lacks(&source) { Error::NftablesMissing { source } } else { else_error(source) }
 }
 
 /// `source`, if it means that the kernel lacks something; `else_error` says what to make of it otherwise.

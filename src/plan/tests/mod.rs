@@ -1,6 +1,7 @@
 //! A Corefile's text to a plan, and messages through it.
 
 mod clients;
+mod records;
 mod views;
 
 use super::{Dispatch, Listener, Plan, PlanConfig, configure};
@@ -76,6 +77,7 @@ fn listener_of(
         any_class: false,
         unmatched: Box::new([]),
         panics: process.panics.clone(),
+        stats: process.query_stats.clone(),
         generation: None,
     })
 }

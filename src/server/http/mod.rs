@@ -8,6 +8,7 @@
 
 mod admission;
 mod content_coding;
+mod host;
 mod page;
 mod text;
 
@@ -77,6 +78,7 @@ struct Site {
 #[derive(Clone)]
 enum PathHandler {
     Shared(Arc<Page>),
+    ByPlace { here: Arc<Page>, elsewhere: Arc<Page> },
     ForEach(AnswerEach),
 }
 
@@ -84,6 +86,10 @@ impl From<&HttpAnswers> for PathHandler {
     fn from(answers: &HttpAnswers) -> Self {
         match answers {
             HttpAnswers::Shared(answer) => Self::Shared(Arc::new(Page::new(answer.clone()))),
+            HttpAnswers::ByPlace { here, elsewhere } => Self::ByPlace {
+                here: Arc::new(Page::new(here.clone())),
+                elsewhere: Arc::new(Page::new(elsewhere.clone())),
+            },
             HttpAnswers::ForEach(answer) => Self::ForEach(answer.clone()),
         }
     }
@@ -200,7 +206,8 @@ async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<
             Ok((stream, client)) => {
                 connections.retain(|connection| !connection.task.is_finished());
                 let waits = Arc::new(AtomicBool::new(false));
-                let task = tokio::spawn(serve(stream, address, routes.clone(), waits.clone())).abort_handle();
+                let task =
+                    tokio::spawn(serve(stream, (address, client.ip()), routes.clone(), waits.clone())).abort_handle();
                 if admit(&mut connections, client.ip(), Connection { task, waits }, &evictions) {
                     // Each that comes has a turn before the next one may cost it its place.
                     yield_now().await;
@@ -236,16 +243,22 @@ pub async fn serve_connection(
     address: SocketAddr,
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
 ) {
-    converse(stream, address, Arc::new(ArcSwap::from_pointee(routes_of(endpoints))), Arc::default()).await;
+    converse(stream, (address, address.ip()), Arc::new(ArcSwap::from_pointee(routes_of(endpoints))), Arc::default())
+        .await;
 }
 
 /// A client's connection, with TLS where that is wanted now.
-async fn serve(stream: TcpStream, address: SocketAddr, routes: Arc<ArcSwap<Routes>>, waits: Arc<AtomicBool>) {
+async fn serve(
+    stream: TcpStream,
+    (address, client): (SocketAddr, IpAddr),
+    routes: Arc<ArcSwap<Routes>>,
+    waits: Arc<AtomicBool>,
+) {
     let Some(tls) = routes.load().get(&address).and_then(|site| site.tls.clone()) else {
-        return converse(stream, address, routes, waits).await;
+        return converse(stream, (address, client), routes, waits).await;
     };
     match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(session)) => converse(session, address, routes, waits).await,
+        Ok(Ok(session)) => converse(session, (address, client), routes, waits).await,
         Ok(Err(error)) => tracing::debug!("TLS of a connection to {address}: {error}"),
         Err(_) => tracing::debug!("TLS of a connection to {address}: no session within {HEADER_TIMEOUT:?}"),
     }
@@ -253,7 +266,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, routes: Arc<ArcSwap<Route
 
 async fn converse(
     stream: impl Duplex + 'static,
-    address: SocketAddr,
+    (address, client): (SocketAddr, IpAddr),
     routes: Arc<ArcSwap<Routes>>,
     waits: Arc<AtomicBool>,
 ) {
@@ -265,7 +278,7 @@ async fn converse(
         if let Some(due) = due {
             not_before(due).await;
         }
-        let response = respond(routes, address, &request).await;
+        let response = respond(routes, (address, client), &request).await;
         waits.store(false, Ordering::Relaxed);
         *next.lock() = Some(Instant::now() + SPACING);
         Ok::<_, Infallible>(response)
@@ -280,7 +293,11 @@ async fn converse(
     }
 }
 
-async fn respond<B>(routes: &ArcSwap<Routes>, address: SocketAddr, request: &Request<B>) -> Response<Text> {
+async fn respond<B>(
+    routes: &ArcSwap<Routes>,
+    (address, client): (SocketAddr, IpAddr),
+    request: &Request<B>,
+) -> Response<Text> {
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
     let route = routes.load().get(&address).and_then(|site| site.pages.get(path)).cloned();
     let Some(route) = route else {
@@ -291,20 +308,24 @@ async fn respond<B>(routes: &ArcSwap<Routes>, address: SocketAddr, request: &Req
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    match route {
-        PathHandler::Shared(page) => {
-            let accepted = Coding::accepted(request.headers());
-            let made = page.answer(accepted).await;
-            let coding = made.coding(accepted);
-            let mut response = response(made.status, made.content_type, made.text(coding));
-            if coding == Coding::Gzip {
-                response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            }
-            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-            response
-        }
-        PathHandler::ForEach(answer) => for_one(answer(query).await),
+    if matches!(route, PathHandler::ByPlace { .. }) && !host::is_plain(request) {
+        return for_one(HttpAnswer::text(421, host::WRONG_HOST));
     }
+    let page = match route {
+        PathHandler::Shared(page) => page,
+        PathHandler::ByPlace { here, .. } if client.to_canonical().is_loopback() => here,
+        PathHandler::ByPlace { elsewhere, .. } => elsewhere,
+        PathHandler::ForEach(answer) => return for_one(answer(query).await),
+    };
+    let accepted = Coding::accepted(request.headers());
+    let made = page.answer(accepted).await;
+    let coding = made.coding(accepted);
+    let mut response = response(made.status, made.content_type, made.text(coding));
+    if coding == Coding::Gzip {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
 }
 
 fn for_one(answer: HttpAnswer) -> Response<Text> {

@@ -7,6 +7,7 @@ use super::text::{SharedText, Text};
 use crate::chain::{AnswerAll, HttpAnswer};
 use futures_util::future::poll_fn;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -20,6 +21,8 @@ const HELD_OCTETS: usize = 4 << 20;
 
 pub(super) struct Page {
     make: AnswerAll,
+    /// Who has asked and not been answered.
+    waiting: AtomicUsize,
     last: Mutex<Last>,
 }
 
@@ -48,8 +51,8 @@ impl Made {
 struct Last {
     /// When that began.
     began: Option<Instant>,
-    /// Kept by whoever waits for it.
-    made: Weak<Made>,
+    /// As long as somebody waits, who may share it.
+    made: Option<Arc<Made>>,
     rest_until: Instant,
     /// What may still be being sent, the oldest first.
     held: VecDeque<HeldCodings>,
@@ -74,15 +77,17 @@ impl HeldCodings {
 impl Page {
     pub(super) fn new(make: AnswerAll) -> Self {
         let held = VecDeque::new();
-        Self { make, last: Mutex::new(Last { began: None, made: Weak::new(), rest_until: Instant::now(), held }) }
+        let last = Last { began: None, made: None, rest_until: Instant::now(), held };
+        Self { make, waiting: AtomicUsize::new(0), last: Mutex::new(last) }
     }
 
     /// As it is now: made after it was asked for, and compressed if that is what `accepted` allows and is worth while.
     pub(super) async fn answer(&self, accepted: Coding) -> Arc<Made> {
         let asked = Instant::now();
+        let _waits = Waits::new(self);
         // Given in the order of asking.
         let mut last = self.last.lock().await;
-        let shared = last.began.filter(|began| *began >= asked).and_then(|_| last.made.upgrade());
+        let shared = last.began.filter(|began| *began >= asked).and_then(|_| last.made.clone());
         let made = match shared {
             Some(made) => made,
             None => {
@@ -114,11 +119,32 @@ impl Page {
     }
 }
 
+/// Somebody who has asked. With the last one what was made goes, unless somebody reads it.
+struct Waits<'a>(&'a Page);
+
+impl<'a> Waits<'a> {
+    fn new(page: &'a Page) -> Self {
+        page.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(page)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        // Who holds the lock waits too, and is then the last one.
+        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1
+            && let Ok(mut last) = self.0.last.try_lock()
+        {
+            last.made = None;
+        }
+    }
+}
+
 impl Last {
     /// Keeps what has been made since `began`.
     fn hold(&mut self, began: Instant, made: &Arc<Made>) {
         self.began = Some(began);
-        self.made = Arc::downgrade(made);
+        self.made = Some(made.clone());
         self.held.retain(|held| held.sources().next().is_some());
         self.held.push_back(HeldCodings { plain: Arc::downgrade(&made.plain), ..HeldCodings::default() });
         self.bound();
@@ -198,6 +224,16 @@ mod tests {
         for made in all {
             assert_eq!(read(&made).await.as_deref(), Some("2"));
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_shares_it_though_the_first_has_read_it_and_gone_and_then_it_is_kept_no_longer() {
+        let page = page(1);
+        assert_eq!(asked(&page).await, "1");
+        assert_eq!(join_all((0..20).map(|_| asked(&page))).await, ["2"; 20]);
+        assert!(page.last.lock().await.made.is_none());
+        let gives_up = tokio::time::timeout(Duration::ZERO, page.answer(Coding::Identity));
+        assert!(gives_up.await.is_err() && page.last.lock().await.made.is_none());
     }
 
     #[tokio::test]

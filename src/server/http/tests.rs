@@ -1,4 +1,6 @@
 use super::*;
+use crate::chain::{AskStatus, NoStatus};
+use crate::ports::free_port;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +29,7 @@ fn routes(octets: usize) -> (Arc<ArcSwap<Routes>>, Arc<AtomicUsize>) {
 /// A connection, and the client's end of it; between them 4 KiB at most.
 fn connect(routes: &Arc<ArcSwap<Routes>>) -> (tokio::task::JoinHandle<()>, DuplexStream) {
     let (server, client) = duplex(4 << 10);
-    (tokio::spawn(converse(server, here(), routes.clone(), Arc::default())), client)
+    (tokio::spawn(converse(server, (here(), here().ip()), routes.clone(), Arc::default())), client)
 }
 
 #[tokio::test]
@@ -44,25 +46,89 @@ async fn only_known_paths_of_the_address_are_answered_and_only_get_and_head() {
         (there, Method::GET, "/ready", 404),
     ] {
         let request = request(&method, path);
-        assert_eq!(respond(&routes, address, &request).await.status().as_u16(), status, "{method} {path}");
+        assert_eq!(
+            respond(&routes, (address, here().ip()), &request).await.status().as_u16(),
+            status,
+            "{method} {path}"
+        );
     }
-    let allowed = respond(&routes, here(), &request(&Method::DELETE, "/ready")).await;
+    let allowed = respond(&routes, (here(), here().ip()), &request(&Method::DELETE, "/ready")).await;
     assert_eq!(allowed.headers()[ALLOW], "GET, HEAD");
 }
 
+#[tokio::test]
+async fn names_and_clients_are_for_who_asks_from_this_machine_unless_all_may_see_them() {
+    let ask: AskStatus = Arc::new(|shows_names| Box::pin(std::future::ready(Ok(format!("names: {shows_names}")))));
+    let shown = async |client: &str, shows_all: bool| {
+        let endpoint = Endpoint::status(here(), ask.clone(), shows_all);
+        let routes = ArcSwap::from_pointee(routes_of(&[endpoint]));
+        let request = request(&Method::GET, "/status.json");
+        let response = respond(&routes, (here(), client.parse().unwrap()), &request).await;
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    };
+    for (client, shows_all, expected) in [
+        ("127.0.0.9", false, "names: true"),
+        ("::1", false, "names: true"),
+        ("::ffff:127.0.0.1", false, "names: true"),
+        ("10.0.0.1", false, "names: false"),
+        ("fe80::1", false, "names: false"),
+        ("10.0.0.1", true, "names: true"),
+    ] {
+        assert_eq!(shown(client, shows_all).await, expected, "{client}, {shows_all}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_cannot_be_had_says_what_is_known_of_the_server() {
+    let late = NoStatus::Late(Duration::from_secs(2));
+    for (why, expected) in [
+        (NoStatus::NotRunning, "is not running"),
+        (late, "has not told it within 2s. It may be starting, busy or stopped"),
+        (NoStatus::Unreadable, "cannot pass it on"),
+    ] {
+        let ask: AskStatus = Arc::new(move |_| Box::pin(std::future::ready(Err(why))));
+        let routes = ArcSwap::from_pointee(routes_of(&[Endpoint::status(here(), ask, false)]));
+        let response = respond(&routes, (here(), here().ip()), &request(&Method::GET, "/status.json")).await;
+        assert_eq!(response.status(), 503);
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&text);
+        assert!(text.starts_with("no status: the server that answers queries ") && text.contains(expected), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_is_told_under_no_name_that_may_be_a_strangers_and_metrics_are() {
+    let ask: AskStatus = Arc::new(|_| Box::pin(std::future::ready(Ok("told".to_owned()))));
+    let status = Endpoint::status(here(), ask, true);
+    let metrics = Endpoint::shared(here(), "/metrics", || HttpAnswer::text(200, "counted"));
+    let routes = ArcSwap::from_pointee(routes_of(&[status, metrics]));
+    for (path, host, expected) in [
+        ("/status.json", "127.0.0.1:9353", 200),
+        ("/status.json", "evil.example:9353", 421),
+        ("/metrics", "evil.example:9353", 200),
+    ] {
+        let request = Request::builder().uri(path).header("host", host).body(()).unwrap();
+        let response = respond(&routes, (here(), here().ip()), &request).await;
+        assert_eq!(response.status().as_u16(), expected, "{path} {host}");
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(expected == 200 || text.windows(13).any(|octets| octets == b"DNS rebinding"), "{text:?}");
+    }
+}
+
 fn request(method: &Method, uri: &str) -> Request<()> {
-    Request::builder().method(method).uri(uri).body(()).unwrap()
+    Request::builder().method(method).uri(uri).header("host", here().to_string()).body(()).unwrap()
 }
 
 #[tokio::test]
 async fn a_page_is_compressed_for_whoever_takes_gzip() {
     let (routes, _) = routes(5000);
     let mut request = request(&Method::GET, "/metrics");
-    let plain = respond(&routes, here(), &request).await;
+    let plain = respond(&routes, (here(), here().ip()), &request).await;
     assert_eq!(plain.headers().get(CONTENT_ENCODING), None);
     assert_eq!(plain.into_body().collect().await.unwrap().to_bytes(), "x".repeat(5000));
     request.headers_mut().insert("accept-encoding", HeaderValue::from_static("gzip"));
-    let compressed = respond(&routes, here(), &request).await;
+    let compressed = respond(&routes, (here(), here().ip()), &request).await;
     assert_eq!(compressed.headers()[CONTENT_ENCODING], "gzip");
     assert_eq!(compressed.headers()[VARY], "Accept-Encoding");
     let octets = compressed.into_body().collect().await.unwrap().to_bytes();
@@ -156,9 +222,9 @@ async fn a_header_beyond_16_kib_is_refused() {
 
 #[tokio::test]
 async fn an_address_that_another_has_is_listened_on_once_it_is_free_and_the_others_meanwhile() {
-    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let busy = holder.local_addr().unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let (busy, free) = (free(), free());
+    let holder = std::net::TcpListener::bind(busy).unwrap();
     let endpoint = |address| Endpoint::shared(address, "/health", || HttpAnswer::text(200, "OK"));
     let mut http = Http::new(Handle::current(), &Registry::new(1));
     http.serve(&[endpoint(busy), endpoint(free)]);
@@ -203,7 +269,7 @@ async fn connections_that_are_evicted_are_counted_by_whether_they_wait_for_a_fir
 #[tokio::test]
 async fn an_address_with_tls_is_served_within_it_whatever_stands_there() {
     let authority = crate::net::tls::testing::Authority::new("authority");
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
     let (secret, plain) = (free(), free());
     let endpoint = |address, path| Endpoint::shared(address, path, || HttpAnswer::text(200, "x".repeat(5000)));
     let tls = authority.listener(&["metrics.example"]).speaking(&[b"http/1.1"]);

@@ -9,6 +9,7 @@ mod workers;
 use super::*;
 use crate::chain::{HttpAnswer, Received, Timeouts};
 use crate::plan::{ClientProtocol, Dispatch, PacketCache, PacketHit};
+use crate::ports::free_port;
 use futures_util::FutureExt;
 use socket2::{Domain, Socket, Type};
 use std::collections::HashSet;
@@ -193,12 +194,7 @@ fn rig(limits: Limits) -> (Rig, SocketAddr) {
 
 /// An address with a port that nobody has, over UDP or TCP.
 fn free(ip: &str) -> SocketAddr {
-    loop {
-        let address = std::net::TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
-        if UdpSocket::bind(address).is_ok() {
-            return address;
-        }
-    }
+    SocketAddr::new(ip.parse().unwrap(), free_port())
 }
 
 fn client(ip: &str) -> UdpSocket {

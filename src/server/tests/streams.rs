@@ -86,8 +86,8 @@ fn queries_in_a_session_are_answered_as_over_tcp() {
         assert_eq!(read_reply(&mut session).await, [&[1][..], &message(b'm')].concat());
         session.write_all(&frame(&message(b'b'))).await.unwrap();
         assert_eq!(read_reply(&mut session).await.len(), 60_000);
+        assert_eq!(rig.metric("nodelocaldns_tcp_connections"), 1.0);
     });
-    assert_eq!(rig.metric("nodelocaldns_tcp_connections"), 1.0);
 }
 
 #[test]

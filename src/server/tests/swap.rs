@@ -62,6 +62,73 @@ fn swaps_under_load_lose_nothing() {
     }
 }
 
+/// How a client's connections fared.
+#[derive(Default, Debug)]
+struct Connections {
+    made: u32,
+    lost: Vec<std::io::ErrorKind>,
+}
+
+/// Makes one connection after the other until told, and asks one question on each.
+fn connect_and_ask(address: SocketAddr, is_over: &AtomicBool) -> Connections {
+    let mut connections = Connections::default();
+    while !is_over.load(Ordering::Relaxed) {
+        let ask = || {
+            let mut stream = TcpStream::connect(address)?;
+            // No TIME_WAIT, which would keep thousands of ports from other tests.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+            stream.set_read_timeout(Some(SOON))?;
+            stream.write_all(b"\0\x01h")?;
+            stream.read_exact(&mut [0; 4])
+        };
+        connections.made += 1;
+        connections.lost.extend(ask().map_err(|error: std::io::Error| error.kind()).err());
+    }
+    connections
+}
+
+#[test]
+fn a_connection_that_is_made_while_its_listener_ends_is_answered() {
+    let mut rig = Rig::new(2, Limits::default());
+    let one = free("127.0.0.1");
+    let all = SocketAddr::new("0.0.0.0".parse().unwrap(), one.port());
+    rig.apply(&[all], 0);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| connect_and_ask(one, &is_over))).collect();
+        for version in 1..=60_u8 {
+            rig.apply(&[if version % 2 == 1 { one } else { all }], version);
+            thread::sleep(Duration::from_millis(30));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for client in clients {
+            let connections = client.join().unwrap();
+            assert!(connections.lost.is_empty() && connections.made > 60, "{connections:?}");
+        }
+    });
+}
+
+#[test]
+fn all_ipv4_addresses_give_way_to_all_addresses_which_are_served_over_ipv6_too() {
+    let mut rig = Rig::new(1, Limits::default());
+    let one = free("127.0.0.1");
+    for (version, (all, asked)) in
+        [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1"), ("0.0.0.0", "127.0.0.1")].into_iter().enumerate()
+    {
+        let version = u8::try_from(version).unwrap();
+        rig.apply(&[SocketAddr::new(all.parse().unwrap(), one.port())], version);
+        // What was listened on has ended by then.
+        thread::sleep(Duration::from_millis(50));
+        let one = SocketAddr::new(asked.parse().unwrap(), one.port());
+        let client = client(asked);
+        client.send_to(b"h", one).unwrap();
+        assert_eq!(receive(&client).0, [version, b'h'], "{asked} at {all}");
+        let mut talk = Talk::to(one);
+        talk.say(&[b"h"]);
+        assert_eq!(talk.hear(), [version, b'h'], "{asked} at {all}");
+    }
+}
+
 #[test]
 fn a_swap_that_cannot_be_made_changes_nothing() {
     let (mut rig, address) = rig(Limits::default());

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ports::free_port;
 use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -15,7 +16,7 @@ fn folder() -> (TempDir, PathBuf) {
 }
 
 fn bound() -> (SocketAddr, Sockets) {
-    let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     (address, Sockets::bind(&[address].into_iter().collect(), 2, &Sockets::default()).unwrap())
 }
 

@@ -42,6 +42,9 @@ impl Watchdog {
                 }
                 self.server = Some(server);
                 self.pass_owner();
+                if self.is_yielding {
+                    self.tell(&Instruction::Yield { is_on: true });
+                }
             }
             Err(error) => {
                 tracing::error!(

@@ -45,6 +45,7 @@ impl Watchdog {
             }
             HandoverEvent::SuccessorGone => {
                 self.offer_by = None;
+                self.set_yielding(false);
                 self.handle(Event::SocketsShared { is_shared: self.handover.is_shared() }, node);
                 self.handle(Event::SuccessorGone, node);
             }
@@ -61,7 +62,15 @@ impl Watchdog {
         let cache = self.cache.take();
         if self.handover.offer(&self.sockets, cache.as_ref().map(AsFd::as_fd)) {
             tracing::info!("watchdog: a successor has been given the sockets");
+            self.set_yielding(true);
             self.handle(Event::SocketsShared { is_shared: true }, node);
+        }
+    }
+
+    /// Whether the server, and each that takes its place, is to leave a successor its share of what arrives.
+    fn set_yielding(&mut self, is_yielding: bool) {
+        if std::mem::replace(&mut self.is_yielding, is_yielding) != is_yielding {
+            self.tell(&Instruction::Yield { is_on: is_yielding });
         }
     }
 }

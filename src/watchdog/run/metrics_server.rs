@@ -1,6 +1,6 @@
-//! Serves the watchdog's metrics over HTTP.
+//! Serves the watchdog's metrics over HTTP, and the server's status.
 
-use crate::chain::{AskMetrics, Endpoint};
+use crate::chain::{AskMetrics, AskStatus, Endpoint, NoStatus};
 use crate::server::{Http, Retries};
 use crate::watchdog::channel::Channel;
 use crate::watchdog::metrics::{HTTP_LISTEN, WatchdogMetrics};
@@ -21,7 +21,7 @@ impl ServerMetrics {
     /// From now on the server that gets this end is asked, and told what is in `metrics`.
     pub(super) fn connect(&self, metrics: &WatchdogMetrics) -> io::Result<OwnedFd> {
         let (here, there) = Channel::pair()?;
-        let exchange = MetricsExchange::start(here, metrics.registry().clone())?;
+        let exchange = MetricsExchange::start(here, metrics.registry().clone(), None)?;
         self.0.store(Some(Arc::new(exchange)));
         Ok(there.into_fd())
     }
@@ -33,6 +33,24 @@ impl ServerMetrics {
             Box::pin(async move { exchange?.ask().await })
         })
     }
+
+    fn as_ask_status(&self) -> AskStatus {
+        let server = self.0.clone();
+        Arc::new(move |shows_names| {
+            let exchange = server.load_full();
+            Box::pin(async move { exchange.ok_or(NoStatus::NotRunning)?.ask_status(shows_names).await })
+        })
+    }
+}
+
+/// Whether `/status.json` is served, and what of it to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatusPage {
+    Off,
+    /// Names and clients are shown to who asks from this machine.
+    NamesHere,
+    /// They are shown to everybody.
+    NamesEverywhere,
 }
 
 /// The watchdog's metrics over HTTP.
@@ -44,11 +62,21 @@ pub(super) struct MetricsServer {
 
 impl MetricsServer {
     /// Nothing is listened on yet.
-    pub(super) fn new(address: Option<SocketAddr>, metrics: &WatchdogMetrics, server: &ServerMetrics) -> Self {
+    pub(super) fn new(
+        address: Option<SocketAddr>,
+        status: StatusPage,
+        metrics: &WatchdogMetrics,
+        server: &ServerMetrics,
+    ) -> Self {
         let registry = metrics.registry();
         let mut http = Http::new(Handle::current(), registry);
-        let endpoint = |address| Endpoint::metrics(address, registry.clone(), Some(server.as_ask()));
-        http.serve(&address.map(endpoint).into_iter().collect::<Vec<_>>());
+        let endpoints = address.map(|address| {
+            let metrics = Endpoint::metrics(address, registry.clone(), Some(server.as_ask()));
+            let shows_all = status == StatusPage::NamesEverywhere;
+            let page = Endpoint::status(address, server.as_ask_status(), shows_all);
+            std::iter::once(metrics).chain((status != StatusPage::Off).then_some(page)).collect::<Vec<_>>()
+        });
+        http.serve(&endpoints.unwrap_or_default());
         Self { http, address, retries: Retries::default() }
     }
 

@@ -8,6 +8,7 @@ mod metrics_server;
 mod server_sockets;
 mod signals;
 
+pub(crate) use self::metrics_server::StatusPage;
 use self::metrics_server::{MetricsServer, ServerMetrics};
 use self::signals::WatchdogSignals;
 use super::channel::Channel;
@@ -56,6 +57,8 @@ pub(crate) struct WatchdogSettings {
     pub handover: Option<PathBuf>,
     /// Where the watchdog's metrics are served (`-metrics-listen-address`).
     pub metrics_address: Option<SocketAddr>,
+    /// What else is served there.
+    pub status_page: StatusPage,
 }
 
 /// What serves files to a server, in the present runtime.
@@ -90,7 +93,8 @@ pub(crate) async fn run(
     let metrics = WatchdogMetrics::new(&settings.addresses, settings.probe_mark.is_some());
     LineSink::stdout().map_err(RunError::Lines)?.count_drops(metrics.registry());
     let server_metrics = ServerMetrics::default();
-    let mut metrics_server = MetricsServer::new(settings.metrics_address, &metrics, &server_metrics);
+    let mut metrics_server =
+        MetricsServer::new(settings.metrics_address, settings.status_page, &metrics, &server_metrics);
     metrics_server.listen(&metrics);
     let mut watchdog = Watchdog {
         spawner: settings.spawner,
@@ -112,6 +116,7 @@ pub(crate) async fn run(
         cache: None,
         owner: None,
         offer_by: None,
+        is_yielding: false,
         report_probe,
         probes: HashMap::new(),
         drops: HashMap::new(),
@@ -221,6 +226,8 @@ struct Watchdog {
     owner: Option<OwnedFd>,
     /// A successor has asked, and is offered everything by then at the latest.
     offer_by: Option<Instant>,
+    /// A successor has been given the sockets, and reads them.
+    is_yielding: bool,
     report_probe: mpsc::UnboundedSender<ProbeUpdate>,
     /// The last of each target.
     probes: HashMap<ProbeTarget, RunningProbe>,

@@ -31,6 +31,7 @@ mod wire;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Boots Debian's kernels with the program inside and runs cases there.
@@ -49,6 +50,8 @@ enum Command {
         /// Only those for every change.
         #[arg(long)]
         quick: bool,
+        #[command(flatten)]
+        subject: Subject,
     },
     /// Say which cases there are.
     List,
@@ -61,6 +64,17 @@ enum Command {
     Case { name: String },
 }
 
+/// What is tried, if not what the checkout holds.
+#[derive(clap::Args)]
+struct Subject {
+    /// The program, static or linked against libraries of Debian's; else the one that cargo built here.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Objects of Kubernetes in YAML, a DaemonSet among them, as the chart makes them; else manifests/base.
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     // A case in namespaces is the first process there, too.
     let is_case = std::env::args().nth(1).is_some_and(|first| first == "case");
@@ -68,7 +82,7 @@ fn main() -> ExitCode {
         guest::init::run();
     }
     let is_good = match Arguments::parse().command {
-        Command::Run { beginnings, quick } => host::run::run(&beginnings, quick),
+        Command::Run { beginnings, quick, subject } => host::run::run(&beginnings, quick, subject),
         Command::List => list(),
         Command::Shell { beginning } => host::run::shell(beginning.as_deref().unwrap_or_default()),
         Command::Here { name } => host::run::here(&name),

@@ -14,9 +14,10 @@ use crate::kube_dns::watch::{WatchedPaths, Watcher};
 use crate::kube_dns::{CorefileOutput, CorefileTemplate};
 use crate::watchdog::channel::{Channel, ChannelError};
 use parking_lot::Mutex;
+use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -27,6 +28,12 @@ const MOST_THREADS_OF_ALL: usize = 64;
 
 /// Names of files of data, and of sockets, that are remembered from one configuration to the next.
 const MOST_NAMES: usize = 4096;
+
+/// Of a file in memory that nobody changes any more (fcntl(2)).
+const SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
+
+/// Octets of a Corefile, with its imports and files of data, that are remembered from one server to the next.
+const MOST_SERVED_OCTETS: u64 = 64 << 20;
 
 /// What host names of upstreams are resolved with.
 const OF_RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
@@ -43,6 +50,8 @@ pub(crate) struct FileServer {
     /// is rendered.
     of_corefile: Mutex<WatchedPaths>,
     of_template: Mutex<WatchedPaths>,
+    /// What a server has served last, as that has it. It is never read here: the next server takes it as input.
+    served: Mutex<Option<ServedFiles>>,
     /// The files of data that good configurations have named. A server may serve one that is not the last, so none is
     /// forgotten while there are few.
     data: Mutex<BTreeSet<String>>,
@@ -64,6 +73,7 @@ impl FileServer {
             rendering: OnceLock::new(),
             of_corefile: Mutex::default(),
             of_template: Mutex::default(),
+            served: Mutex::default(),
             data: Mutex::default(),
             sockets: Mutex::default(),
             threads: Arc::default(),
@@ -108,7 +118,11 @@ impl FileServer {
     /// than belongs there.
     fn begin(self: &Arc<Self>, ask: FileRequest, passed: Vec<OwnedFd>, threads: Arc<()>) -> bool {
         let mut passed = passed.into_iter();
-        let (Some(reply_to), beside, None) = (passed.next(), passed.next(), passed.next()) else { return false };
+        let Some(reply_to) = passed.next() else { return false };
+        let beside: Vec<OwnedFd> = passed.collect();
+        if beside.len() > ask.beside() {
+            return false;
+        }
         if Arc::strong_count(&threads) > MOST_THREADS || Arc::strong_count(&self.threads) > MOST_THREADS_OF_ALL {
             return true;
         }
@@ -124,7 +138,8 @@ impl FileServer {
         true
     }
 
-    fn answer(&self, ask: &FileRequest, beside: Option<OwnedFd>, reply_to: &Channel) -> Result<(), ChannelError> {
+    fn answer(&self, ask: &FileRequest, beside: Vec<OwnedFd>, reply_to: &Channel) -> Result<(), ChannelError> {
+        let mut beside = beside.into_iter();
         let nothing_beside = || io::Error::other("nothing is beside it");
         let reply = match ask {
             FileRequest::Corefile { unless } => {
@@ -132,6 +147,25 @@ impl FileServer {
                 *self.of_corefile.lock() = snapshot.watched_paths();
                 return send(snapshot, unless.as_ref(), reply_to);
             }
+            FileRequest::Serving => match ServedFiles::new(beside) {
+                Ok(served) => {
+                    *self.served.lock() = Some(served);
+                    FileReply::Noted
+                }
+                Err(error) => {
+                    // One that served before is not what serves.
+                    *self.served.lock() = None;
+                    FileReply::Failed { error: error.to_string() }
+                }
+            },
+            FileRequest::LastServed => match self.served.lock().as_ref().map(ServedFiles::copies) {
+                Some(Ok(files)) => {
+                    let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+                    return reply_to.send(&FileReply::LastServed, &files);
+                }
+                Some(Err(error)) => FileReply::Failed { error: error.to_string() },
+                None => FileReply::Failed { error: "no Corefile has been served yet".to_owned() },
+            },
             FileRequest::Template { unless } => {
                 let snapshot = self.read_template();
                 *self.of_template.lock() = snapshot.watched_paths();
@@ -150,11 +184,11 @@ impl FileServer {
                 Err(error) => FileReply::Failed { error: error.to_string() },
             },
             FileRequest::Write { is_refused } => {
-                let text = beside.ok_or_else(nothing_beside).and_then(text_of);
+                let text = beside.next().ok_or_else(nothing_beside).and_then(text_of);
                 let written = text.map_err(|error| error.to_string()).and_then(|text| self.write(*is_refused, &text));
                 FileReply::Written { error: written.err() }
             }
-            FileRequest::Watch { reads } => match beside {
+            FileRequest::Watch { reads } => match beside.next() {
                 Some(inotify) => FileReply::Watched(Watcher::new(inotify).place(self.subjects(*reads))),
                 None => FileReply::Failed { error: nothing_beside().to_string() },
             },
@@ -313,14 +347,48 @@ fn read_resolver() -> HostSnapshot {
     recorder.finish()
 }
 
+/// Files in memory that are kept for the next server.
+struct ServedFiles(Vec<OwnedFd>);
+
+impl ServedFiles {
+    /// A record, and a text beside it or not.
+    ///
+    /// # Errors
+    /// They are nothing of the kind, can be changed still, or are too large.
+    fn new(files: impl Iterator<Item = OwnedFd>) -> io::Result<Self> {
+        let files: Vec<OwnedFd> = files.collect();
+        let mut octets = 0_u64;
+        for file in &files {
+            // Else the server could have it grow afterwards. What is sealed already cannot be sealed again.
+            _ = fcntl_add_seals(file, SEALS);
+            if !fcntl_get_seals(file)?.contains(SEALS) {
+                return Err(io::Error::other("what is to be remembered can be changed still"));
+            }
+            octets = octets.saturating_add(u64::try_from(fstat(file)?.st_size).unwrap_or(u64::MAX));
+        }
+        if files.is_empty() || octets > MOST_SERVED_OCTETS {
+            return Err(io::Error::other(format!(
+                "a Corefile with all that it names has {octets} octets: it is not remembered"
+            )));
+        }
+        Ok(Self(files))
+    }
+
+    fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        self.0.iter().map(OwnedFd::try_clone).collect()
+    }
+}
+
 /// Passes a snapshot on, unless it has this digest: then no file of data is read, whatever its size.
 fn send(mut snapshot: HostSnapshot, unless: Option<&SnapshotDigest>, reply_to: &Channel) -> Result<(), ChannelError> {
     let mut record = || {
-        let digest = snapshot.digest()?;
-        if unless == Some(&digest) {
+        let mut digest = snapshot.digest()?;
+        if unless.is_some_and(|seen| digest.is_unchanged_since(seen)) {
             return Ok(None);
         }
-        snapshot.read_data(&ThisHost);
+        if !snapshot.read_data(&ThisHost) {
+            digest = digest.of_the_past();
+        }
         io::Result::Ok(Some((digest, file_of(|file| Ok(serde_json::to_writer(file, &snapshot)?))?)))
     };
     match record() {

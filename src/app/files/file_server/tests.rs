@@ -1,11 +1,13 @@
 //! What a server gets that another commands, and what it needs.
 
 use super::FileServer;
-use crate::app::files::{FileClient, FileReply, FileRequest};
+use crate::app::files::{FileClient, FileReply, FileRequest, SnapshotDigest};
+use crate::app::host::ConfigurationSource;
 use crate::cli::{CorefileArgument, Invocation, Mode};
-use crate::corefile::SocketRole;
+use crate::corefile::{Loader, SocketRole};
 use crate::kube_dns::watch::WatchedPaths;
 use crate::watchdog::channel::Channel;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -144,20 +146,20 @@ fn what_has_not_changed_is_not_passed_on_and_what_is_lacking_is_a_change_once_it
     let more = stage.at("more").display().to_string();
     stage.put("Corefile", &format!(".:53 {{\n import {more}\n hosts {}\n}}\n", stage.at("hosts").display()));
     let mut seen = stage.files.corefile().unwrap().digest;
-    let mut is_passed = || {
-        let recorded = stage.files.corefile_unless(Some(&seen)).unwrap();
-        recorded.is_some_and(|recorded| std::mem::replace(&mut seen, recorded.digest) != seen)
-    };
-    assert!(!is_passed());
-    for (name, text, expected) in [
-        ("secret", "nobody names it", false),
-        ("more", "errors\n", true),
-        // Whoever serves it reads it again.
-        ("hosts", "192.0.2.1 a.test\n", false),
-        ("more", "erors\n", true),
+    let is_passed = |seen: &SnapshotDigest| stage.files.corefile_unless(Some(seen)).unwrap().is_some();
+    assert!(!is_passed(&seen));
+    for (name, text, if_good, if_refused) in [
+        ("secret", "nobody names it", false, false),
+        ("more", "errors\n", true, true),
+        // Whoever serves it reads it again, but one that is refused may lack it.
+        ("hosts", "192.0.2.1 a.test\n", false, true),
+        ("hosts", "192.0.2.1 a.test b.test\n", false, true),
+        ("more", "erors\n", true, true),
     ] {
         stage.put(name, text);
-        assert_eq!((is_passed(), is_passed()), (expected, false), "{name}: {text}");
+        assert_eq!((is_passed(&seen.without_data()), is_passed(&seen)), (if_good, if_refused), "{name}: {text}");
+        seen = stage.files.corefile().unwrap().digest;
+        assert_eq!((is_passed(&seen.without_data()), is_passed(&seen)), (false, false), "{name}: {text}");
     }
 }
 
@@ -206,9 +208,57 @@ fn of_sockets_those_alone_are_connected_to_that_a_good_configuration_has_named()
 fn a_pipe_in_place_of_a_text_is_refused_and_holds_no_thread() {
     let stage = Scene::new(".:53 {\n whoami\n}\n");
     let (reader, writer) = std::io::pipe().unwrap();
-    let (reply, _) = stage.files.ask(&FileRequest::Write { is_refused: true }, Some(reader.as_fd())).unwrap();
+    let (reply, _) = stage.files.ask(&FileRequest::Write { is_refused: true }, &[reader.as_fd()]).unwrap();
     assert!(matches!(reply, FileReply::Written { error: Some(_) }), "{reply:?}");
+    let (reply, _) = stage.files.ask(&FileRequest::Serving, &[reader.as_fd()]).unwrap();
+    assert!(matches!(reply, FileReply::Failed { .. }), "{reply:?}");
     drop(writer);
+}
+
+#[test]
+fn what_served_is_given_to_the_next_server_as_it_was_and_nothing_is_read_for_it() {
+    let stage = Scene::new("");
+    let hosts = stage.at("hosts");
+    let corefile = format!(".:53 {{\n hosts {}\n}}\n", hosts.display());
+    stage.put("hosts", "192.0.2.1 a.test\n");
+    stage.put("Corefile", &corefile);
+    assert!(stage.files.last_served().is_err(), "nothing has");
+    let served = stage.files.corefile().unwrap();
+    stage.files.note_serving(&served.served(None)).unwrap();
+    stage.put("Corefile", &format!(".:53 {{\n hosts {}\n nonsense\n}}\n", stage.at("secret").display()));
+    stage.put("hosts", "");
+    // It is asked for, and not served.
+    _ = stage.files.corefile().unwrap();
+    for _ in 0..2 {
+        let (recorded, text) = stage.files.last_served().unwrap();
+        assert_eq!((recorded.snapshot.text(&stage.at("Corefile")).unwrap(), text), (corefile.clone(), None));
+        assert_eq!(recorded.snapshot.data(&hosts).unwrap().text, "192.0.2.1 a.test\n");
+        assert!(recorded.snapshot.data(&stage.at("secret")).is_err());
+        assert_eq!(recorded.digest.without_data(), served.digest.without_data());
+    }
+    // One that stands in no file has its text beside it.
+    let template = stage.files.template().unwrap();
+    stage.files.note_serving(&template.served(Some("rendered"))).unwrap();
+    assert_eq!(stage.files.last_served().unwrap().1.as_deref(), Some("rendered"));
+    // What is too large is not remembered, and neither is what served before it any longer.
+    let large = memfd_create("large", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&large, super::MOST_SERVED_OCTETS + 1).unwrap();
+    let (reply, _) = stage.files.ask(&FileRequest::Serving, &[large.as_fd()]).unwrap();
+    assert!(matches!(reply, FileReply::Failed { .. }), "{reply:?}");
+    assert!(stage.files.last_served().is_err());
+}
+
+#[test]
+fn what_is_remembered_cannot_grow_afterwards() {
+    let stage = Scene::new("");
+    let growing = memfd_create("growing", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    let (reply, _) = stage.files.ask(&FileRequest::Serving, &[growing.as_fd()]).unwrap();
+    assert!(matches!(reply, FileReply::Noted), "{reply:?}");
+    assert!(ftruncate(&growing, 1 << 30).is_err());
+    assert!(stage.files.last_served().is_err(), "it is no record");
+    let unsealable = memfd_create("unsealable", MemfdFlags::CLOEXEC).unwrap();
+    let (reply, _) = stage.files.ask(&FileRequest::Serving, &[unsealable.as_fd()]).unwrap();
+    assert!(matches!(reply, FileReply::Failed { .. }), "{reply:?}");
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Inner {
         reply: &mut Vec<u8>,
     ) -> (FastPath, usize) {
         let start = reply.len();
-        let (said, place) = rest.run(&Request { purpose: Purpose::Uncached, ..*request }, reply);
+        let (said, place) = rest.run(&Request { purpose: Purpose::BehindCache, ..*request }, reply);
         if let FastPath::Answered(_) = said {
             if is_never_kept(reply.get(start..).unwrap_or_default(), request.query.edns.is_some()) {
                 if let Some(metrics) = self.metrics(request) {

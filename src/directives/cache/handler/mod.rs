@@ -94,7 +94,7 @@ impl Inner {
     }
 
     fn metrics(&self, request: &Request<'_>) -> Option<&Metrics> {
-        self.metrics.get(request.server)
+        self.metrics.get(request.server_index)
     }
 
     async fn answer(self: &Arc<Self>, request: Request<'_>, next: Next<'_>) -> Outcome {
@@ -117,6 +117,9 @@ impl Inner {
                 }
                 if let Some(metrics) = self.metrics(&request) {
                     metrics.served_stale.increment();
+                }
+                if let Some(trail) = request.trail {
+                    trail.note_stale();
                 }
                 Ok(Answer { response: stale, from: KEYWORD })
             }
@@ -199,7 +202,7 @@ impl Handler for Cache {
             return Box::pin(self.0.answer_with_options(request, next));
         }
         match request.purpose {
-            Purpose::Answer | Purpose::Uncached => Box::pin(self.0.answer(request, next)),
+            Purpose::Answer | Purpose::BehindCache => Box::pin(self.0.answer(request, next)),
             Purpose::Refresh => Box::pin(self.0.refresh(request, next)),
         }
     }

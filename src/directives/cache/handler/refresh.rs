@@ -57,7 +57,8 @@ impl Inner {
         purpose: Purpose,
     ) -> JoinHandle<Outcome> {
         let (inner, rest) = (Arc::clone(self), next.to_rest());
-        let owned = OwnedRequest { purpose, ..request.to_owned() };
+        let trail = request.trail.filter(|_| purpose == Purpose::Answer).cloned();
+        let owned = OwnedRequest { purpose, trail, ..request.to_owned() };
         tokio::spawn(async move { inner.renew(owned.borrow(), rest.next()).await })
     }
 

@@ -29,6 +29,7 @@ use crate::chain::{
 use crate::message::{Name, Query, RecordType, Response};
 use crate::metrics::Registry;
 use crate::net::tls::ClientTls;
+use crate::ports::free_port;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,7 +151,7 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         wire: wire.into(),
         query,
         peer,
-        server: 0,
+        server_index: 0,
         zone: 0,
         udp_cap: None,
         client_subnet: None,
@@ -159,6 +160,7 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         spans: None,
         options: None,
         metadata: None,
+        trail: None,
         received: Instant::now(),
         purpose: Purpose::Answer,
     }
@@ -197,6 +199,5 @@ impl Handler for Stub {
 
 /// A loopback address where nobody listens.
 fn dead_address() -> SocketAddr {
-    // Bound by UDP only for the moment of finding it; the kernel does not give it out again soon.
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }

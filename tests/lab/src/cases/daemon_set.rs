@@ -8,7 +8,7 @@ use crate::kube_dns::KubeDns;
 use crate::load::{Load, Plan};
 use crate::node::Proxy;
 use crate::records::{Records, Who};
-use crate::support::server::{binary, wait_until};
+use crate::support::server::{binary, scratch, wait_until};
 use crate::wire::Answer;
 use std::process::Command;
 use std::time::Duration;
@@ -147,7 +147,7 @@ fn serves() {
     let (records, ()) = node.ask_during("nothing done", || std::thread::sleep(Duration::from_secs(2)));
     assert_lost(&records, 0);
     let told = pod.told();
-    let bad: Vec<&str> = told.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
+    let bad: Vec<&str> = told.lines().filter(|line| line.contains("[WARNING]") || line.contains("[ERROR]")).collect();
     assert_eq!(bad, Vec::<&str>::new(), "it complains");
 }
 
@@ -270,19 +270,34 @@ fn out_of_memory_one() {
     node.await_service(&pod);
 }
 
-/// Has a process of the container take memory until the kernel kills, and ends it.
+/// Has the container's memory taken until the kernel kills.
+///
+/// The kernel weighs what a process holds against its score, and one that held all that memory itself would be killed
+/// first. So a file in memory takes it, which nobody holds, and is removed when somebody is killed. Who fills it comes
+/// between server and watchdog, and is slow enough for that to be in time.
 fn exhaust(pod: &Pod) {
+    let folder = scratch();
+    // Of the group above, which is there when the container's has gone.
+    let events = pod.cgroup("memory.events");
+    let events = events.ancestors().nth(2).expect("the pod has a group").join("memory.events");
     let killed = || {
-        let events = std::fs::read_to_string(pod.cgroup("memory.events")).unwrap_or_default();
+        let events = std::fs::read_to_string(&events).unwrap_or_default();
         events.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
     };
-    // It comes after the server, and is not itself what the kernel looks for.
-    let script = "echo $$ >\"$0\" && echo -998 >/proc/self/oom_score_adj && exec tail /dev/zero";
-    let mut hog =
-        Command::new("sh").args(["-c", script]).arg(pod.cgroup("cgroup.procs")).spawn().expect("a shell runs");
-    assert!(wait_until(SOON, || killed() || hog.try_wait().is_ok_and(|end| end.is_some())), "nobody is killed");
+    let script = "echo $$ >\"$0\" && echo -900 >/proc/self/oom_score_adj || exit
+        while head -c 1048576 /dev/zero; do sleep 0.03; done >\"$1\"";
+    let mut hog = Command::new("sh");
+    hog.args(["-c", script]).arg(pod.cgroup("cgroup.procs")).arg(folder.path().join("memory"));
+    let mut hog = hog.spawn().expect("a shell runs");
+    let mut ended = None;
+    let is_over = wait_until(SOON, || {
+        ended = hog.try_wait().expect("it can be asked");
+        killed() || ended.is_some()
+    });
     _ = hog.kill();
+    drop(folder);
     hog.wait().expect("it is reaped");
+    assert!(is_over && killed(), "nobody is killed; what takes memory has ended: {ended:?}");
 }
 
 /// kube-proxy, the network of pods and KubeDNS come later, and the lock of xtables is not there.

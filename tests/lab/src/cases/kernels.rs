@@ -70,7 +70,9 @@ fn legacy() {
         assert!(rules.contains(address), "no rule for {address} in\n{rules}");
     }
     // There is no fallback for the link-local address where no table can hold it.
-    scene.stop();
+    let said = scene.stop();
+    assert_eq!(said.matches(lacking).count(), 1, "the choice is told again and again:\n{said}");
+    assert!(!said.contains("[ERROR]"), "what a kernel lacks is no error:\n{said}");
     scene.tear_down();
 }
 

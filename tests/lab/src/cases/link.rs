@@ -5,7 +5,6 @@ use crate::cluster::{CLUSTER_IPS, LOCALS, shell, signal};
 use crate::guest::case::note;
 use crate::node::{SOON, START, Scene, addresses, ours, settled};
 use crate::wire::Answer;
-use std::time::Duration;
 
 const BOTH: &[Kernel] = &[Kernel::OldestCloud, Kernel::NewestCloud];
 
@@ -139,16 +138,19 @@ fn bridged() {
     scene.end();
 }
 
-/// No link can be made: it says so, and pods are answered by KubeDNS as before.
+/// No link can be made, and so nothing be served: it says so and ends, as with whatever its first server cannot listen
+/// on, and pods are answered by KubeDNS all the while.
 fn impossible() {
     shell("for driver in dummy bridge; do modprobe $driver && exit 1 || :; done");
     let mut scene = Scene::prepare(&START);
-    let said = || scene.agent.watchdog.output();
-    settled("it says that no link can be made", || said().contains("cannot create link nodelocaldns"), said);
-    let records = scene.ask_during("no link", |_| std::thread::sleep(Duration::from_secs(2)));
+    let mut status = None;
+    let records = scene.ask_during("no link", |scene| status = scene.agent.watchdog.wait_exit(SOON));
+    let said = scene.agent.watchdog.output();
+    assert!(status.is_some_and(|status| !status.success()), "its end: {status:?}\n{said}");
+    assert!(said.contains("cannot create link nodelocaldns"), "it does not say that no link can be made:\n{said}");
     let of_cluster = records.of(|record| CLUSTER_IPS.contains(&record.kind.address));
     assert_eq!(of_cluster.from(Answer::KubeDns), of_cluster.asked(), "{}", records.detail());
-    scene.end();
+    scene.tear_down();
 }
 
 const OFF: &str = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6";

@@ -118,7 +118,7 @@ fn server_hung(cell: &mut Cell) {
 /// Whether the watchdog has another server.
 fn is_replaced(cell: &Cell, server: i32) -> bool {
     let pid = cell.agent.watchdog.pid();
-    crate::support::processes::children(pid).iter().any(|child| *child != server)
+    crate::support::processes::server(pid).is_some_and(|now| now != server)
 }
 
 fn link_deleted(cell: &mut Cell) {

@@ -8,7 +8,7 @@ use super::spec::{Placement, spec};
 use super::{seccomp, volumes};
 use crate::cluster::{CLUSTER_IPS, UPSTREAM};
 use crate::objects::Manifest;
-use crate::support::processes::children;
+use crate::support::processes::server;
 use crate::support::server::{scratch, wait_until};
 use crate::support::tools::write;
 use std::collections::BTreeMap;
@@ -173,7 +173,7 @@ impl Pod {
         let mut found = None;
         let watchdog = self.watchdog().unsigned_abs();
         let is_there = || {
-            found = children(watchdog).first().copied();
+            found = server(watchdog);
             found.is_some()
         };
         assert!(wait_until(SOON, is_there), "no server:\n{}", self.told());

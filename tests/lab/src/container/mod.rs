@@ -11,4 +11,4 @@ mod spec;
 mod volumes;
 
 pub use kubelet::{Kubelet, OomGroup, Pod};
-pub use manifest::{Change, manifest};
+pub use manifest::{Change, OTHER, manifest};

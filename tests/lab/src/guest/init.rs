@@ -64,9 +64,14 @@ fn serve() -> io::Result<()> {
 
 /// Removes modules from the index and the disk, so that neither we nor the kernel can load them.
 fn leave_out(names: &[String], folder: &Path) -> io::Result<()> {
-    for name in names {
-        let script = format!("find {} -name '{name}.ko*' -delete", folder.display());
-        shell(&script)?;
+    for found in std::fs::read_dir(folder)?.flatten() {
+        let (path, file) = (found.path(), found.file_name().to_string_lossy().into_owned());
+        let is_named = |name: &String| file.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(".ko"));
+        if found.file_type()?.is_dir() {
+            leave_out(names, &path)?;
+        } else if names.iter().any(is_named) {
+            std::fs::remove_file(path)?;
+        }
     }
     Ok(())
 }

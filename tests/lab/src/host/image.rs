@@ -5,8 +5,10 @@ use super::debian::{Apt, unpack};
 use super::kernels::{self, Unpacked, write_whole};
 use super::newc::Tree;
 use super::program::{program, stripped};
+use crate::Subject;
 use crate::case::{Boot, Kernel};
 use crate::channel::{PLAN, Plan, PlannedCase};
+use crate::container::OTHER;
 use anyhow::{Context, Result};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -65,20 +67,29 @@ pub struct Images {
     folder: PathBuf,
     apt: Apt,
     program: PathBuf,
+    /// In place of the checkout's.
+    manifest: Option<String>,
 }
 
 impl Images {
-    /// For the program in `target`.
+    /// For the program in `target`, or what `subject` says.
     ///
     /// # Errors
     ///
-    /// When this machine or the program is not fit.
-    pub fn new(target: &Path) -> Result<Self> {
+    /// When this machine or the program is not fit, or a file cannot be read.
+    pub fn new(target: &Path, subject: Subject) -> Result<Self> {
         kernels::check_machine()?;
         let folder = target.join("lab");
         std::fs::create_dir_all(&folder)?;
-        let program = program(target, &folder)?;
-        Ok(Self { apt: Apt::new(&folder), folder, program })
+        let program = match subject.program {
+            Some(program) => program,
+            None => program(target, &folder)?,
+        };
+        let read = |path: PathBuf| {
+            std::fs::read_to_string(&path).with_context(|| format!("reading the manifest {}", path.display()))
+        };
+        let manifest = subject.manifest.map(read).transpose()?;
+        Ok(Self { apt: Apt::new(&folder), folder, program, manifest })
     }
 
     /// That of a boot; `is_shell` gives a prompt instead of running its cases.
@@ -166,6 +177,9 @@ impl Images {
         tree.add_link("init", "/lab/lab");
         tree.add_file("lab/nodelocaldns", &self.program)?;
         tree.add_text(PLAN.trim_start_matches('/'), 0o644, serde_json::to_vec(plan)?);
+        if let Some(manifest) = &self.manifest {
+            tree.add_text(OTHER.trim_start_matches('/'), 0o644, manifest.as_bytes());
+        }
         let root = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
         for (path, text) in [
             ("etc/passwd", root),

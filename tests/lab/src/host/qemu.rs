@@ -3,11 +3,14 @@
 use super::image::Image;
 use crate::channel::CLOCK_OF_INSTRUCTIONS;
 use anyhow::{Context, Result};
+use procfs::process::Process;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -15,9 +18,11 @@ const QEMU: &str = "qemu-system-x86_64";
 /// Of the machine, in MiB: its root is in it.
 const MEMORY: u32 = 1024;
 
-/// How long a kernel may take under KVM until it says its first word, which is some tenths of a second. Some machines
-/// have a `/dev/kvm` under which nothing runs.
-const PROBE: Duration = Duration::from_secs(2);
+/// How long a kernel may take under KVM until it starts the first process, which is a second or two. Some machines have
+/// a `/dev/kvm` under which nothing runs, or a kernel only until it comes to an instruction that is not emulated.
+const PROBE: Duration = Duration::from_secs(15);
+/// What the kernel says then.
+const IS_UP: &str = "Run /init as init process";
 
 /// How instructions are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +47,16 @@ impl Accelerator {
         let log = folder.join("kvm-probe.log");
         let console = format!("file:{}", log.display());
         let mut machine = command(Self::Kvm, image);
-        machine.args(["-append", "console=ttyS0 earlyprintk=serial panic=-1", "-serial", &console]);
-        let mut machine = started(machine.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        machine.args(["-append", "console=ttyS0 loglevel=8 panic=-1", "-serial", &console]);
+        let mut machine = started(Self::Kvm, machine.stdout(Stdio::null()).stderr(Stdio::null()))?;
         let until = Instant::now() + PROBE;
         let mut works = false;
         while !works && Instant::now() < until && machine.process.try_wait()?.is_none() {
             std::thread::sleep(Duration::from_millis(20));
-            works = log.metadata().is_ok_and(|found| found.len() > 0);
+            works = std::fs::read(&log).is_ok_and(|said| String::from_utf8_lossy(&said).contains(IS_UP));
         }
         if !works {
-            println!("lab: KVM is here and runs nothing: qemu translates (TCG), which is slower");
+            println!("lab: KVM is here and does not get a kernel up: qemu translates (TCG), which is slower");
         }
         Ok(if works { Self::Kvm } else { Self::Tcg })
     }
@@ -60,6 +65,10 @@ impl Accelerator {
 /// A machine that runs. It ends when this is dropped.
 pub struct Machine {
     process: Child,
+    accelerator: Accelerator,
+    booted: Instant,
+    /// KVM has given up: it came to an instruction that it does not emulate.
+    is_given_up: Arc<AtomicBool>,
 }
 
 impl Machine {
@@ -78,7 +87,9 @@ impl Machine {
         command.args(["-chardev", "stdio,id=said,signal=off", "-device", "virtio-serial-pci"]);
         command.args(["-device", "virtserialport,chardev=said,nr=1,name=lab"]);
         // An input that is at its end would count as a host that has gone; it is held open until the machine ends.
-        let mut machine = started(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut machine = started(accelerator, &mut command)?;
+        machine.listen_to_errors()?;
         let said = machine.process.stdout.take().context("standard output is a pipe")?;
         Ok((machine, BufReader::new(said)))
     }
@@ -92,8 +103,31 @@ impl Machine {
         let mut command = command(accelerator, image);
         // Keys go to the machine: Ctrl-A X ends it.
         command.args(["-serial", "mon:stdio", "-append", &arguments(accelerator, "quiet loglevel=3")]);
-        started(&mut command)?.process.wait()?;
+        started(accelerator, &mut command)?.process.wait()?;
         Ok(())
+    }
+
+    /// Shows what qemu complains of. A machine that KVM has given up would stand still: it is ended.
+    fn listen_to_errors(&mut self) -> Result<()> {
+        let errors = self.process.stderr.take().context("standard error is a pipe")?;
+        let (process, is_given_up) = (Pid::from_child(&self.process), self.is_given_up.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                if line.starts_with("KVM internal error") {
+                    is_given_up.store(true, Ordering::Relaxed);
+                    // It has not been reaped, since its standard error is open.
+                    _ = kill_process(process, Signal::KILL);
+                } else if !is_given_up.load(Ordering::Relaxed) {
+                    eprintln!("qemu: {line}");
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether KVM has given it up.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed)
     }
 
     /// Has it stand still for a while. Under KVM its clocks go on, as qemu takes them from this machine's.
@@ -106,6 +140,21 @@ impl Machine {
         kill_process(process, Signal::STOP).context("stopping qemu")?;
         std::thread::sleep(time);
         kill_process(process, Signal::CONT).context("letting qemu go on")
+    }
+
+    /// How long it has run: processor time where a busy host slows it down, so that a host without time for it is not
+    /// taken for a machine that hangs.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn time_run(&self) -> Result<Duration> {
+        if self.accelerator == Accelerator::Kvm {
+            return Ok(self.booted.elapsed());
+        }
+        let stat = Process::new(self.process.id().try_into()?).and_then(|process| process.stat());
+        let stat = stat.context("asking for the processor time of qemu")?;
+        Ok(Duration::from_secs_f64((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64))
     }
 
     /// Waits for its end, but for `patience` at most; whether it has ended.
@@ -156,9 +205,9 @@ fn arguments(accelerator: Accelerator, more: &str) -> String {
     format!("{seed}{clock}console=ttyS0 panic=-1 tsc=reliable random.trust_cpu=on mitigations=off {more}")
 }
 
-fn started(command: &mut Command) -> Result<Machine> {
+fn started(accelerator: Accelerator, command: &mut Command) -> Result<Machine> {
     let process = command
         .spawn()
         .with_context(|| format!("starting {QEMU} (Debian's package qemu-system-x86; scripts/install-test-deps)"))?;
-    Ok(Machine { process })
+    Ok(Machine { process, accelerator, booted: Instant::now(), is_given_up: Arc::default() })
 }

@@ -3,6 +3,7 @@
 use super::image::Images;
 use super::program::built;
 use super::qemu::{Accelerator, Machine};
+use crate::Subject;
 use crate::case::{Boot, Case, Run, boots};
 use crate::cases;
 use crate::channel::{Message, hear};
@@ -15,20 +16,23 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::spawn;
 use std::time::{Duration, Instant};
 
-/// From the start of qemu until the guest says that it is up: seconds, but minutes on a machine that has much else to
-/// do.
-const BOOT: Duration = Duration::from_secs(600);
+/// From the start of qemu until the guest says that it is up: seconds. As all bounds here, of the time that the machine
+/// runs ([`Machine::time_run`]).
+const BOOT: Duration = Duration::from_secs(300);
 
 /// What a case may take beyond its limit, until the guest has ended it and brought out what it left. The guest's clock
 /// may be much slower than this one (see [`Accelerator::Tcg`]).
 const GRACE: Duration = Duration::from_secs(600);
 
-/// Runs the cases whose names begin with one of `beginnings`; whether all passed.
+/// How often the machine is looked at while it says nothing.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Runs the cases whose names begin with one of `beginnings` with `subject`; whether all passed.
 ///
 /// # Errors
 ///
 /// When no such case is there, or the machine cannot be booted.
-pub fn run(beginnings: &[String], only_quick: bool) -> Result<bool> {
+pub fn run(beginnings: &[String], only_quick: bool, subject: Subject) -> Result<bool> {
     let is_wanted = |case: &Case| match case.is_by_name {
         true => beginnings.iter().any(|begin| begin == case.name),
         false => beginnings.is_empty() || beginnings.iter().any(|begin| case.name.starts_with(begin)),
@@ -42,7 +46,7 @@ pub fn run(beginnings: &[String], only_quick: bool) -> Result<bool> {
         bail!("no case begins with {}; `make lab-list` says which there are", beginnings.join(" or "));
     }
     let started = Instant::now();
-    let mut images = Images::new(&target()?)?;
+    let mut images = Images::new(&target()?, subject)?;
     let mut accelerator = None;
     let mut outcome = Outcome::default();
     let count = runs.len();
@@ -68,7 +72,7 @@ pub fn shell(beginning: &str) -> Result<bool> {
     let case = found.with_context(|| format!("no case begins with {beginning}"))?;
     let runs = cases::all().into_iter().map(|case| Run { case, kernel: case.kernels[0] });
     let boot = boots(runs).into_iter().find(|boot| boot.cases.iter().any(|other| other.name == case.name));
-    let mut images = Images::new(&target()?)?;
+    let mut images = Images::new(&target()?, Subject { program: None, manifest: None })?;
     let image = images.image(&boot.context("each case has a boot")?, true)?;
     let accelerator = Accelerator::found(&image, images.folder())?;
     println!("lab: {}; `lab case NAME` runs a case, Ctrl-A X ends the machine", image.release);
@@ -119,7 +123,15 @@ fn run_boot(images: &mut Images, known: &mut Option<Accelerator>, boot: &Boot, o
     let verdict = sight.watch(&machine, &listen(port));
     // A machine that has said all goes by itself.
     machine.wait(if verdict.is_ok() { Duration::from_secs(10) } else { Duration::ZERO })?;
+    let is_given_up = machine.is_given_up();
     drop(machine);
+    if is_given_up {
+        println!("lab: KVM has given the machine up: qemu translates (TCG) from now on, which is slower");
+        *known = Some(Accelerator::Tcg);
+        let ended = sight.ended;
+        let rest = boot.cases.iter().filter(|case| !ended.iter().any(|name| name == case.name)).copied().collect();
+        return run_boot(images, known, &Boot { cases: rest, ..boot.clone() }, outcome);
+    }
     if let Err(error) = verdict {
         println!("lab: {error:#}");
         sight.fail_rest(&console)?;
@@ -155,14 +167,18 @@ impl Sight<'_> {
     fn watch(&mut self, machine: &Machine, said: &Receiver<std::io::Result<(Message, Vec<u8>)>>) -> Result<()> {
         let started = Instant::now();
         let mut patience = BOOT;
+        let mut heard_last = Duration::ZERO;
         loop {
-            let (message, octets) = match said.recv_timeout(patience) {
+            let (message, octets) = match said.recv_timeout(LOOK) {
                 Ok(heard) => heard.context("the guest says what nobody understands")?,
+                Err(RecvTimeoutError::Timeout) if machine.time_run()?.saturating_sub(heard_last) < patience => continue,
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("nothing was heard from the guest for {} s", patience.as_secs())
+                    bail!("nothing was heard from the guest while it ran for {} s", patience.as_secs())
                 }
                 Err(RecvTimeoutError::Disconnected) => bail!("the machine ended by itself"),
             };
+            // One that has ended has said all.
+            heard_last = machine.time_run().unwrap_or(heard_last);
             match message {
                 Message::Up { release } => {
                     println!("lab: Linux {release} is up after {:.1} s", started.elapsed().as_secs_f64());
