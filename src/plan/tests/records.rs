@@ -56,7 +56,8 @@ async fn a_hit_that_has_its_answer_refreshed_is_a_hit_and_the_refresh_is_no_quer
     let replies = dispatched(&listener, &question("a.example."), 40_000).await;
     assert!(replies.iter().all(|(how, _)| *how == "other"));
     let window = minute(&process);
-    assert!(window.hits.abs_diff(40_000) < 4_000, "{}", window.hits);
+    // One in 256 is recorded, after gaps by chance: the standard error is 1,850, and this is seven of it.
+    assert!((27_000..53_000).contains(&window.hits), "{}", window.hits);
     assert_eq!((window.misses, window.rejected, window.failures), (0, 0, 0));
 }
 
