@@ -1,18 +1,24 @@
 //! The part of our table, and of the one that guards rules of iptables, that lets TCP connections end where they began.
+//!
 //! When an address is no longer intercepted, packets of its open connections would be kube-proxy's, or the fallback's:
 //! taken for the middle of a connection that nobody knows (`nf_conntrack_tcp_loose`), they are sent on to a server that
-//! answers with a reset.
+//! answers with a reset. When it is intercepted again, those of connections to cluster DNS would be ours, and reset by
+//! the kernel.
 //!
-//! Each packet that our server sends on an open connection puts its two addresses and the client's port into a set, for
-//! [`KNOWN_FOR`]; what accepts one does so for [`BEGUN_FOR`] only, or a flood of SYNs would fill the set, and what
-//! refuses one does not. What belongs to one that is there and acknowledges something (RFC 9293 section 3.1) is left
-//! untracked, intercepted or not. A SYN begins another connection, perhaps to another server: it takes out the one
-//! before. UDP passes these rules by: they cost it up to three comparisons each.
+//! Each packet that our server sends on an open connection puts its two addresses and the client's port into the set
+//! `streams`, for [`KNOWN_FOR`]; what accepts one does so for [`BEGUN_FOR`] only, or a flood of SYNs would fill the
+//! set, and what refuses one does not. What belongs to one that is there and acknowledges something (RFC 9293 section
+//! 3.1) is left untracked, intercepted or not. Each packet of a client that is left to others puts the same into the
+//! set `passed`, and what belongs to one that is there is left to them, intercepted or not. A SYN begins another
+//! connection, perhaps to another server: it takes out the one before. UDP passes these rules by: they cost it up to
+//! three comparisons each.
 //!
 //! The end of a connection takes nothing out: before Linux 6.5 what a packet deletes keeps its place in the set.
 
-use super::arrival::{ArrivalRule, SetOperation, TYPE_BITS, accept, add_for, change, look_up, push_set, written};
-use super::{PREROUTING, bitwise, chain, compare, load_payload, match_packets, notrack};
+use super::arrival::{
+    ArrivalRule, SetOperation, TYPE_BITS, accept, add_for, change, leave, look_up, push_set, written,
+};
+use super::{PREROUTING, TablePurpose, bitwise, chain, compare, load_payload, match_packets, notrack};
 use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use netlink_bindings::nftables::{Chained, PayloadBase, PushExprListAttrs, Registers};
 use netlink_bindings::traits::Pusher;
@@ -34,9 +40,12 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// The set of a family: its name, the type and length of its addresses, and the registers behind the client's address.
-struct StreamSet {
-    name: &'static str,
+/// The sets of a family: their names, the type and length of addresses, and the registers behind the client's address.
+struct StreamSets {
+    /// Connections with our server.
+    ours: &'static str,
+    /// Connections with others.
+    passed: &'static str,
     address_type: u32,
     address_length: u32,
     port_register: Registers,
@@ -46,9 +55,10 @@ struct StreamSet {
     destination_offset: u32,
 }
 
-const SETS: [StreamSet; 2] = [
-    StreamSet {
-        name: "streams-ip",
+const SETS: [StreamSets; 2] = [
+    StreamSets {
+        ours: "streams-ip",
+        passed: "passed-ip",
         address_type: 7,
         address_length: 4,
         port_register: Registers::Reg3201,
@@ -56,8 +66,9 @@ const SETS: [StreamSet; 2] = [
         source_offset: 12,
         destination_offset: 16,
     },
-    StreamSet {
-        name: "streams-ip6",
+    StreamSets {
+        ours: "streams-ip6",
+        passed: "passed-ip6",
         address_type: 8,
         address_length: 16,
         port_register: Registers::Reg3204,
@@ -69,15 +80,63 @@ const SETS: [StreamSet; 2] = [
 
 /// The sets, before any rule that names them.
 pub(super) fn push_sets(batch: &mut Chained<'_>, table: &str) {
-    for (number, StreamSet { name, address_type, address_length, .. }) in (100..).zip(SETS) {
+    let names = SETS.iter().flat_map(|sets| [(sets.ours, sets), (sets.passed, sets)]);
+    for (number, (name, StreamSets { address_type, address_length, .. })) in (100..).zip(names) {
         let key_type = address_type << (2 * TYPE_BITS) | TYPE_PORT << TYPE_BITS | address_type;
         push_set(batch, table, number, name, (key_type, 2 * address_length + 4), KNOWN_FOR, SIZE);
     }
 }
 
-/// For each address from which the server answers over TCP.
-pub(super) fn rules(rules: &[Rule]) -> Vec<ArrivalRule> {
+/// Those before all others: for each address from which the server answers over TCP.
+pub(super) fn rules(rules: &[Rule], purpose: TablePurpose) -> Vec<ArrivalRule> {
     let Some((output, _)) = chain(Hook::RawOutput) else { return Vec::new() };
+    let rules = served(rules).flat_map(|rule| {
+        let sets = sets_of(rule);
+        let comes =
+            |list, flag| load_connection(match_flags(comes(list, rule), SYN | ACK, flag), &sets, PacketEnd::Source);
+        let begins = |set| written(|list| change(comes(list, SYN), set, SetOperation::Delete));
+        let goes_on = || written(|list| accept(notrack(look_up(comes(list, ACK), sets.ours))));
+        let goes_on_elsewhere = || {
+            written(|list| {
+                let known = look_up(comes(list, ACK), sets.passed);
+                accept(leave(change(known, sets.passed, SetOperation::Update), purpose))
+            })
+        };
+        let answers = written(|list| {
+            let list = match_packets(list, rule.protocol, PacketEnd::Source, rule.address, Some(rule.port));
+            let list = match_flags(list, SYN | ACK | RST, ACK);
+            change(load_connection(list, &sets, PacketEnd::Destination), sets.ours, SetOperation::Update)
+        });
+        let accepts = written(|list| {
+            let list = match_packets(list, rule.protocol, PacketEnd::Source, rule.address, Some(rule.port));
+            let list = match_flags(list, SYN | ACK, SYN | ACK);
+            add_for(load_connection(list, &sets, PacketEnd::Destination), sets.ours, BEGUN_FOR)
+        });
+        let comes = [PREROUTING, output].into_iter().flat_map(|chain| {
+            // One rule for each set: where there is nothing to delete, a rule ends.
+            let rules = [begins(sets.ours), begins(sets.passed), goes_on(), goes_on_elsewhere()];
+            rules.map(|octets| (chain, octets))
+        });
+        comes.chain([(output, answers), (output, accepts)]).collect::<Vec<_>>()
+    });
+    rules.collect()
+}
+
+/// Those behind all others, which what is let in does not come to: connections with others become known.
+pub(super) fn rules_for_what_is_left(rules: &[Rule]) -> Vec<ArrivalRule> {
+    let Some((output, _)) = chain(Hook::RawOutput) else { return Vec::new() };
+    let rules = served(rules).flat_map(|rule| {
+        let sets = sets_of(rule);
+        [PREROUTING, output].map(|chain| {
+            let note = |list| load_connection(comes(list, rule), &sets, PacketEnd::Source);
+            (chain, written(|list| change(note(list), sets.passed, SetOperation::Update)))
+        })
+    });
+    rules.collect()
+}
+
+/// Of `rules` those of answers over TCP.
+fn served(rules: &[Rule]) -> impl Iterator<Item = &Rule> {
     let answers = |protocol: TransportProtocol| {
         let is_answer = move |rule: &&Rule| {
             rule.hook == Hook::RawOutput && rule.end == PacketEnd::Source && rule.protocol == protocol
@@ -85,32 +144,20 @@ pub(super) fn rules(rules: &[Rule]) -> Vec<ArrivalRule> {
         rules.iter().filter(is_answer)
     };
     // DNS is spoken over UDP too, what else there is (health checks) is not.
-    let is_dns =
-        |tcp: &&Rule| answers(TransportProtocol::Udp).any(|udp| (udp.address, udp.port) == (tcp.address, tcp.port));
-    let answers = answers(TransportProtocol::Tcp).filter(is_dns);
-    let rules = answers.flat_map(|rule| {
-        let [ipv4, ipv6] = SETS;
-        let set = if rule.address.is_ipv4() { ipv4 } else { ipv6 };
-        let comes = |list, flag| {
-            let list = match_packets(list, rule.protocol, PacketEnd::Destination, rule.address, Some(rule.port));
-            load_connection(match_flags(list, SYN | ACK, flag), &set, PacketEnd::Source)
-        };
-        let begins = || written(|list| change(comes(list, SYN), set.name, SetOperation::Delete));
-        let goes_on = || written(|list| accept(notrack(look_up(comes(list, ACK), set.name))));
-        let answers = written(|list| {
-            let list = match_packets(list, rule.protocol, PacketEnd::Source, rule.address, Some(rule.port));
-            let list = match_flags(list, SYN | ACK | RST, ACK);
-            change(load_connection(list, &set, PacketEnd::Destination), set.name, SetOperation::Update)
-        });
-        let accepts = written(|list| {
-            let list = match_packets(list, rule.protocol, PacketEnd::Source, rule.address, Some(rule.port));
-            let list = match_flags(list, SYN | ACK, SYN | ACK);
-            add_for(load_connection(list, &set, PacketEnd::Destination), set.name, BEGUN_FOR)
-        });
-        let comes = [PREROUTING, output].into_iter().flat_map(|chain| [(chain, begins()), (chain, goes_on())]);
-        comes.chain([(output, answers), (output, accepts)]).collect::<Vec<_>>()
-    });
-    rules.collect()
+    let is_dns = move |tcp: &&Rule| {
+        answers(TransportProtocol::Udp).any(|udp| (udp.address, udp.port) == (tcp.address, tcp.port))
+    };
+    answers(TransportProtocol::Tcp).filter(is_dns)
+}
+
+fn sets_of(rule: &Rule) -> StreamSets {
+    let [ipv4, ipv6] = SETS;
+    if rule.address.is_ipv4() { ipv4 } else { ipv6 }
+}
+
+/// Goes on with a client's packet.
+fn comes<P: Pusher>(list: PushExprListAttrs<P>, answer: &Rule) -> PushExprListAttrs<P> {
+    match_packets(list, answer.protocol, PacketEnd::Destination, answer.address, Some(answer.port))
 }
 
 /// Goes on if of the flags in `mask` these are set and no others.
@@ -121,7 +168,7 @@ fn match_flags<P: Pusher>(list: PushExprListAttrs<P>, mask: u8, set: u8) -> Push
 
 /// The key of a connection whose client is at the packet's `end`: its address and port, and the address at the other
 /// end.
-fn load_connection<P: Pusher>(list: PushExprListAttrs<P>, set: &StreamSet, end: PacketEnd) -> PushExprListAttrs<P> {
+fn load_connection<P: Pusher>(list: PushExprListAttrs<P>, set: &StreamSets, end: PacketEnd) -> PushExprListAttrs<P> {
     let (client, own, port) = match end {
         PacketEnd::Source => (set.source_offset, set.destination_offset, 0),
         PacketEnd::Destination => (set.destination_offset, set.source_offset, 2),
@@ -136,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_answers_over_tcp_make_connections_known_and_each_family_has_its_set() {
+    fn only_answers_over_tcp_make_connections_known_and_each_family_has_its_sets() {
         let answer = |address: &str, protocol| Rule {
             hook: Hook::RawOutput,
             protocol,
@@ -149,13 +196,20 @@ mod tests {
         let [ipv4, ipv6] = ["10.96.0.10", "fd00::10"].map(|address| answer(address, TransportProtocol::Tcp));
         let query = Rule { end: PacketEnd::Destination, ..ipv4 };
         let health = Rule { port: 8080, ..ipv4 };
-        assert_eq!(rules(&[udp, query, health]), []);
-        for (rule, set) in [(ipv4, "streams-ip\0"), (ipv6, "streams-ip6\0")] {
-            let rules = rules(&[rule, Rule { protocol: TransportProtocol::Udp, ..rule }]);
-            let chains: Vec<&str> = rules.iter().map(|(chain, _)| *chain).collect();
-            assert_eq!(chains, ["prerouting", "prerouting", "output", "output", "output", "output"]);
-            let names_set = |octets: &[u8]| octets.windows(set.len()).any(|window| window == set.as_bytes());
-            assert!(rules.iter().all(|(_, octets)| names_set(octets)), "{set}");
+        let first = |rules: &[Rule]| super::rules(rules, TablePurpose::Untrack);
+        assert_eq!((first(&[udp, query, health]), rules_for_what_is_left(&[udp, query, health])), (vec![], vec![]));
+        for (rule, ours, passed) in [(ipv4, "streams-ip\0", "passed-ip\0"), (ipv6, "streams-ip6\0", "passed-ip6\0")] {
+            let with_udp = [rule, Rule { protocol: TransportProtocol::Udp, ..rule }];
+            let [first, last] = [first(&with_udp), rules_for_what_is_left(&with_udp)];
+            let chains = |rules: &[ArrivalRule]| rules.iter().map(|(chain, _)| *chain).collect::<Vec<_>>();
+            assert_eq!(chains(&first), [&["prerouting"; 4][..], &["output"; 6]].concat());
+            assert_eq!(chains(&last), ["prerouting", "output"]);
+            let naming = |rules: &[ArrivalRule], set: &str| {
+                let names = |octets: &[u8]| octets.windows(set.len()).any(|window| window == set.as_bytes());
+                rules.iter().filter(|(_, octets)| names(octets)).count()
+            };
+            assert_eq!((naming(&first, ours), naming(&first, passed)), (6, 4));
+            assert_eq!((naming(&last, ours), naming(&last, passed)), (0, 2));
         }
     }
 }
