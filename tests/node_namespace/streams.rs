@@ -6,12 +6,16 @@ use nodelocaldns::node::{Backend, Interception, Node, NodeSpec};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 const OWN: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11)];
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const KUBE_DNS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const PORT: u16 = 4000;
-/// Connections that the set takes.
+const SYN: u8 = 0x02;
+const PSH: u8 = 0x08;
+const ACK: u8 = 0x10;
+/// Connections that a set takes.
 const SIZE: u16 = 16384;
 
 /// A node with two addresses, of which the first is intercepted, and a client's.
@@ -156,6 +160,32 @@ fn a_connection_that_was_begun_with_kube_dns_ends_there_and_the_next_is_ours() {
     });
 }
 
+/// A client that begins connections and asks nothing keeps no others from being known for longer than a second.
+#[test]
+fn what_is_begun_elsewhere_and_asks_nothing_is_soon_forgotten() {
+    in_a_namespace(|| {
+        runtime().block_on(async {
+            let (_node, kube_dns) = start_with_kube_dns().await;
+            let raw = raw_socket(CLIENT);
+            for port in 10_000..10_100 {
+                raw.send_to(&segment(port, 53, SYN), &SocketAddrV4::new(OWN[0], 0).into()).unwrap();
+            }
+            let mut connection = Connection::open(PORT, &kube_dns);
+            let known = || run("nft list set inet nodelocaldns passed-ip").matches(" expires ").count();
+            assert_eq!(known(), 101);
+            connection.exchange();
+            let started = Instant::now();
+            while known() > 1 {
+                assert!(started.elapsed() < Duration::from_secs(20), "{} are known", known());
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            // By an interface: others cannot take part by one of their own.
+            let passed = run("nft list set inet nodelocaldns passed-ip");
+            assert!(passed.contains(&format!("\"lo\" . {CLIENT} . {PORT} . {}", OWN[0])), "{passed}");
+        });
+    });
+}
+
 #[test]
 fn where_more_connections_with_others_are_open_than_are_remembered_further_ones_are_answered() {
     in_a_namespace(|| {
@@ -163,7 +193,7 @@ fn where_more_connections_with_others_are_open_than_are_remembered_further_ones_
             let (mut node, kube_dns) = start_with_kube_dns().await;
             let raw = raw_socket(CLIENT);
             for port in 10_000..10_000 + SIZE {
-                raw.send_to(&acknowledgement(port, 53), &SocketAddrV4::new(OWN[0], 0).into()).unwrap();
+                raw.send_to(&segment(port, 53, ACK | PSH), &SocketAddrV4::new(OWN[0], 0).into()).unwrap();
             }
             let remembered = run("nft list set inet nodelocaldns passed-ip").matches(" expires ").count();
             assert_eq!(remembered, usize::from(SIZE));
@@ -176,6 +206,24 @@ fn where_more_connections_with_others_are_open_than_are_remembered_further_ones_
     });
 }
 
+/// The table is sent in one message.
+#[test]
+fn many_addresses_are_intercepted() {
+    in_a_namespace(|| {
+        runtime().block_on(async {
+            let addresses: Vec<IpAddr> = (1..=16)
+                .flat_map(|last| [[10, 96, 1, last].into(), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 1, last.into()])])
+                .collect();
+            let spec = NodeSpec { addresses: addresses.clone(), interface: None, ..spec() };
+            let mut node = Node::open(spec, Backend::Nftables, SYNC).await.unwrap();
+            node.ensure(&Interception::of(&addresses)).await.unwrap();
+            let chain = run("nft list chain inet nodelocaldns prerouting");
+            // Queries over UDP and TCP.
+            assert_eq!(chain.matches("jump enter-").count(), addresses.len() * 2, "{chain}");
+        });
+    });
+}
+
 /// For TCP segments from an address.
 fn raw_socket(from: Ipv4Addr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).unwrap();
@@ -183,11 +231,15 @@ fn raw_socket(from: Ipv4Addr) -> Socket {
     socket
 }
 
-/// A TCP segment without octets: the flag ACK, five words of header.
 fn acknowledgement(from: u16, to: u16) -> [u8; 20] {
+    segment(from, to, ACK)
+}
+
+/// A TCP segment without octets, five words of header.
+fn segment(from: u16, to: u16, flags: u8) -> [u8; 20] {
     let mut segment = [0; 20];
     segment[..2].copy_from_slice(&from.to_be_bytes());
     segment[2..4].copy_from_slice(&to.to_be_bytes());
-    segment[12..14].copy_from_slice(&[5 << 4, 0x10]);
+    segment[12..14].copy_from_slice(&[5 << 4, flags]);
     segment
 }

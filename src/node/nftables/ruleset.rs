@@ -398,8 +398,8 @@ mod tests {
         let raw: Vec<Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).copied().collect();
         let (read, beside): (Vec<ListedRule>, Vec<ListedRule>) =
             read_back(&rules).into_iter().partition(|seen| seen.rule.is_some());
-        // What comes in by lo is passed by; twelve rules for each address let connections end where they began.
-        assert_eq!(beside, vec![ListedRule::default(); 1 + 12 * spec.addresses.len()]);
+        // What comes in by lo is passed by; fourteen rules for each address let connections end where they began.
+        assert_eq!(beside, vec![ListedRule::default(); 1 + 14 * spec.addresses.len()]);
         assert_eq!(
             read.iter().map(|seen| seen.rule).collect::<Vec<_>>(),
             raw.iter().copied().map(Some).collect::<Vec<_>>()

@@ -60,7 +60,8 @@ const SET_SIZE: u32 = 8192;
 /// untracked packets alone.
 const LAST_PRIORITY: i32 = i32::MAX - 1;
 
-/// `NFTA_DYNSET_SET_NAME` and `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_SREG`, `NFTA_DYNSET_OP`, `NFTA_DYNSET_SREG_KEY` (include/uapi/linux/netfilter/nf_tables.h).
+/// `NFTA_DYNSET_SET_NAME` and `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_SREG`, `NFTA_DYNSET_OP`, `NFTA_DYNSET_SREG_KEY`
+/// (include/uapi/linux/netfilter/nf_tables.h).
 const SET_NAME: u16 = 1;
 const LOOKUP_REGISTER: u16 = 2;
 const DYNSET_OPERATION: u16 = 3;
@@ -73,11 +74,11 @@ const EXPRESSION_DATA: u16 = 2;
 const TYPE_NF_PROTO: u32 = 2;
 const TYPE_IPV4_ADDRESS: u32 = 7;
 const TYPE_IPV6_ADDRESS: u32 = 8;
-const TYPE_INTERFACE: u32 = 20;
+pub(super) const TYPE_INTERFACE: u32 = 20;
 pub(super) const TYPE_BITS: u32 = 6;
 
 /// The index of `lo`, in every network namespace (`LOOPBACK_IFINDEX`).
-const LOOPBACK_INDEX: u32 = 1;
+pub(super) const LOOPBACK_INDEX: u32 = 1;
 
 type List = PushExprListAttrs<Vec<u8>>;
 

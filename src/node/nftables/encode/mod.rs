@@ -164,10 +164,14 @@ fn count<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
     list.nested_elem().nested_data_counter().push_bytes(0).push_packets(0).end_nested().end_nested()
 }
 
+fn load_constant<P: Pusher>(list: PushExprListAttrs<P>, value: &[u8]) -> PushExprListAttrs<P> {
+    let immediate = list.nested_elem().nested_data_immediate().push_dreg(Registers::Reg1 as u32);
+    immediate.nested_data().push_value(value).end_nested().end_nested().end_nested()
+}
+
 /// The packet is tracked, in connection tracking's own zone (`NF_CT_DEFAULT_ZONE_ID`), whatever NOTRACK says later.
 fn track<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
-    let immediate = list.nested_elem().nested_data_immediate().push_dreg(Registers::Reg1 as u32);
-    let list = immediate.nested_data().push_value(&0_u16.to_ne_bytes()).end_nested().end_nested().end_nested();
+    let list = load_constant(list, &0_u16.to_ne_bytes());
     let ct = list.nested_elem().nested_data_ct();
     ct.push_key(CtKeys::Zone as u32).push_sreg(Registers::Reg1 as u32).end_nested().end_nested()
 }
