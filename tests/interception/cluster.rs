@@ -1,7 +1,7 @@
 //! A small cluster on one machine: a node whose kube-proxy stands for two Services, a pod, and the pod that is KubeDNS,
 //! each in a network namespace of its own. The calling process is on the node.
 
-use crate::support::client::{exchange_tcp, metric, query};
+use crate::support::client::{exchange_tcp, metric, query, read_tcp, send_tcp};
 use crate::support::overrun::udp_overruns;
 use crate::support::processes::server;
 pub use crate::support::processes::signal;
@@ -12,8 +12,8 @@ use hickory_proto::op::Message;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -476,6 +476,24 @@ pub fn ask(address: &str, transport: Transport, name: &str) -> Option<Message> {
             Some(Message::from_vec(&answer).expect("the answer is well-formed"))
         }
     }
+}
+
+/// A TCP connection of this thread's namespace to the DNS port of `address`.
+pub fn connect(address: &str) -> TcpStream {
+    let server = SocketAddr::new(address.parse().expect("an address"), 53);
+    let stream = TcpStream::connect_timeout(&server, PATIENCE).unwrap_or_else(|e| panic!("nobody at {server}: {e}"));
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    stream
+}
+
+/// Sends one query on a connection and waits for its answer.
+///
+/// # Errors
+///
+/// The connection has ended, or there is no answer in time.
+pub fn ask_on_stream(stream: &mut TcpStream, name: &str) -> io::Result<Message> {
+    send_tcp(stream, &query(name, "A").to_vec().expect("a query of ours encodes"))?;
+    Ok(Message::from_vec(&read_tcp(stream)?).expect("the answer is well-formed"))
 }
 
 /// The answer is what KubeDNS says of the names it knows.

@@ -2,8 +2,8 @@
 //! DNS.
 
 use crate::cluster::{
-    Agent, CLUSTER_IPS, Cluster, LOCAL, NAME, SOON, Transport, ask, ask_on, assert_address, connected, in_a_namespace,
-    kill, leaves_untracked, shell, signal,
+    Agent, CLUSTER_IPS, Cluster, LOCAL, NAME, SOON, Transport, ask, ask_on, ask_on_stream, assert_address, connect,
+    connected, in_a_namespace, kill, leaves_untracked, rules, shell, signal,
 };
 use crate::steady::Steady;
 use crate::support::client::metric;
@@ -84,6 +84,45 @@ fn firewall_appears(backend: &str) {
     assert!(wait_until(SOON, || blocked() == Some(0.0)), "{:?}\n{}", blocked(), agent.watchdog.tail(20));
 }
 
+#[test]
+fn a_connection_to_kube_dns_outlives_that_its_pods_packets_arrive_again_with_nftables() {
+    in_a_namespace("eaten::a_connection_to_kube_dns_outlives_that_its_pods_packets_arrive_again_with_nftables", || {
+        connection_of_a_blocked_pod("nftables")
+    });
+}
+
+#[test]
+fn a_connection_to_kube_dns_outlives_that_its_pods_packets_arrive_again_with_iptables() {
+    in_a_namespace("eaten::a_connection_to_kube_dns_outlives_that_its_pods_packets_arrive_again_with_iptables", || {
+        connection_of_a_blocked_pod("iptables")
+    });
+}
+
+fn connection_of_a_blocked_pod(backend: &str) {
+    let cluster = Cluster::new();
+    shell(APPEAR);
+    let agent = cluster.start(backend, &[]);
+    agent.await_interception();
+    assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", agent.watchdog.tail(20));
+    let [(_, pod), _] = cluster.clients();
+    let mut connections = pod.visit(|| CLUSTER_IPS.map(connect));
+    let mut everybody_is_answered = |when: &str| {
+        for (connection, address) in connections.iter_mut().zip(CLUSTER_IPS) {
+            let answer = ask_on_stream(connection, NAME);
+            assert!(answer.is_ok(), "{when}, {address}: {answer:?}\n{}\n{}", rules(), agent.watchdog.tail(20));
+        }
+    };
+    everybody_is_answered("while it is blocked");
+    shell(DISAPPEAR);
+    // Longer than the kernel leaves a client alone, and shorter than servers wait for the next query.
+    std::thread::sleep(Duration::from_secs(6));
+    everybody_is_answered("while it is left alone");
+    std::thread::sleep(Duration::from_secs(6));
+    everybody_is_answered("when it is tried again");
+    await_answers_of_the_node(&cluster, &agent);
+    everybody_is_answered("when the node answers it");
+}
+
 /// As amazon-vpc-cni's strict mode for security groups: what a pod sends is routed before the table `local` is asked.
 #[test]
 fn pods_whose_packets_are_routed_past_the_node_are_answered_by_kube_dns_with_nftables() {
@@ -153,11 +192,10 @@ fn watchdog_is_stopped(backend: &str) {
     stop(watchdog);
     let killed = agent.server();
     kill(killed);
-    assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", crate::cluster::rules());
+    assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", rules());
     let [_, (_, host)] = cluster.clients();
     assert_address(host.visit(|| ask(CLUSTER_IPS[0], Transport::Udp, NAME)).as_ref(), "a program on the node");
     signal(watchdog, libc::SIGCONT);
-    // A connection that is open when rules of iptables come back is cut.
     assert!(wait_until(SOON, || agent.server() != killed), "no next server:\n{}", agent.watchdog.tail(30));
     agent.await_interception();
     await_answers_of_the_node(&cluster, &agent);
@@ -178,7 +216,7 @@ fn what_iptables_holds_keeps_no_program_on_the_node_from_kube_dns_for_long_after
         let [_, (_, host)] = cluster.clients();
         for address in CLUSTER_IPS {
             let asks = || host.visit(|| ask_on(&connected(address), NAME, Duration::from_secs(1)));
-            assert!(wait_until(SOON, || asks().is_some()), "{address}: {}", crate::cluster::rules());
+            assert!(wait_until(SOON, || asks().is_some()), "{address}: {}", rules());
         }
         let next = cluster.start("iptables", &[]);
         next.await_interception();

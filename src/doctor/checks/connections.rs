@@ -6,7 +6,8 @@ use crate::doctor::findings::Findings;
 use crate::node::ConnectionTable;
 use std::collections::BTreeSet;
 
-/// Tracked ones are looked at by kube-proxy's rules; there are none while queries are intercepted.
+/// Tracked ones are looked at by kube-proxy's rules; while queries are intercepted there are only those that were begun
+/// before.
 pub(super) fn connections(findings: &Findings) -> Check {
     let mut check = Check::new("connections");
     if let Some(table) = findings.node.connection_table {
@@ -28,8 +29,8 @@ pub(super) fn connections(findings: &Findings) -> Check {
             let more = if clients.len() > 3 { " and others" } else { "" };
             check.warning(
                 format!("{} connections to these addresses are tracked, from {examples}{more}{ends}", connections.len()),
-                "those from before the interception are gone within 2 minutes: run doctor again then. If there are new ones, see `rules` and \
-                 `rule_order`",
+                "those from before the interception are gone within 2 minutes, TCP connections that are in use when they end: run doctor again then. If \
+                 there are new ones, see `rules` and `rule_order`",
             );
         }
     }

@@ -288,8 +288,9 @@ fn interpret(at: Option<NetfilterHook>, expressions: &IterableExprListAttrs<'_>)
                 if chain.is_some_and(|chain| arrival::is_entrance(chain.to_bytes())) {
                     is_notrack = true;
                 } else {
-                    seen.effects.extend(verdict.and_then(|verdict| verdict.get_code()).ok().and_then(effect_of));
-                    is_ours = false;
+                    let code = verdict.and_then(|verdict| verdict.get_code());
+                    seen.effects.extend(code.as_ref().ok().copied().and_then(effect_of));
+                    is_ours &= code.is_ok_and(|code| code == VerdictCode::Accept as u32);
                 }
             }
             (_, Some(ExprOps::Lookup(lookup))) => {
@@ -397,8 +398,8 @@ mod tests {
         let raw: Vec<Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).copied().collect();
         let (read, beside): (Vec<ListedRule>, Vec<ListedRule>) =
             read_back(&rules).into_iter().partition(|seen| seen.rule.is_some());
-        // What comes in by lo is passed by; six rules for each address let connections end where they began.
-        assert_eq!(beside, vec![ListedRule::default(); 1 + 6 * spec.addresses.len()]);
+        // What comes in by lo is passed by; fourteen rules for each address let connections end where they began.
+        assert_eq!(beside, vec![ListedRule::default(); 1 + 14 * spec.addresses.len()]);
         assert_eq!(
             read.iter().map(|seen| seen.rule).collect::<Vec<_>>(),
             raw.iter().copied().map(Some).collect::<Vec<_>>()

@@ -9,6 +9,7 @@ use netlink_bindings::traits::NetlinkRequest;
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
+use rustix::net::sockopt;
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +18,8 @@ use std::os::fd::{AsFd, OwnedFd};
 const DATAGRAM_LIMIT: usize = 64 * 1024;
 /// Room for the acknowledgements of a few thousand rules, as far as the machine allows it.
 const RECEIVE_BUFFER: libc::c_int = 1 << 20;
+/// Beside the octets of a message that is sent (`netlink_sendmsg` of net/netlink/af_netlink.c).
+const SEND_OVERHEAD: usize = 32;
 
 /// A socket; tables that it creates with the flag `owner` go when it is closed. It is not passed on to programs that we
 /// start.
@@ -103,6 +106,7 @@ impl NetlinkSocket {
         let batch = build(self.next_sequence);
         let begin = batch.sequence.start().saturating_sub(1);
         self.next_sequence = batch.sequence.end().wrapping_add(2).max(1);
+        self.make_room(batch.octets.len());
         self.send(&batch.octets)?;
         // A refusal of the whole batch, such as for lack of rights, comes as the answer to its first message.
         self.receive(begin..=*batch.sequence.end(), |_| {})
@@ -154,6 +158,18 @@ impl NetlinkSocket {
         octets.extend(payload);
         self.send(&octets)?;
         self.receive(sequence..=sequence, part)
+    }
+
+    /// Sees to it that a batch of so many octets, which goes into one message, may be sent: a dozen addresses take more
+    /// than what a socket has by default.
+    fn make_room(&self, octets: usize) {
+        let needed = octets + SEND_OVERHEAD;
+        if sockopt::socket_send_buffer_size(&self.socket).is_ok_and(|size| size < needed) {
+            // NET_ADMIN of a user namespace is not enough for more than the machine's limit. What is too much is told
+            // by whoever sends it.
+            _ = sockopt::set_socket_send_buffer_size_force(&self.socket, needed)
+                .or_else(|_| sockopt::set_socket_send_buffer_size(&self.socket, needed));
+        }
     }
 
     fn send(&self, octets: &[u8]) -> io::Result<()> {

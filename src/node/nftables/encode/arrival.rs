@@ -60,12 +60,10 @@ const SET_SIZE: u32 = 8192;
 /// untracked packets alone.
 const LAST_PRIORITY: i32 = i32::MAX - 1;
 
-/// `NFTA_DYNSET_SET_NAME` and `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_SREG`, `NFTA_LOOKUP_FLAGS`, `NFT_LOOKUP_F_INV`,
-/// `NFTA_DYNSET_OP`, `NFTA_DYNSET_SREG_KEY` (include/uapi/linux/netfilter/nf_tables.h).
+/// `NFTA_DYNSET_SET_NAME` and `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_SREG`, `NFTA_DYNSET_OP`, `NFTA_DYNSET_SREG_KEY`
+/// (include/uapi/linux/netfilter/nf_tables.h).
 const SET_NAME: u16 = 1;
 const LOOKUP_REGISTER: u16 = 2;
-const LOOKUP_FLAGS: u16 = 5;
-const LOOKUP_INVERTED: u32 = 1;
 const DYNSET_OPERATION: u16 = 3;
 const DYNSET_KEY_REGISTER: u16 = 4;
 /// `NFTA_DYNSET_TIMEOUT`, of 64 bits.
@@ -76,11 +74,11 @@ const EXPRESSION_DATA: u16 = 2;
 const TYPE_NF_PROTO: u32 = 2;
 const TYPE_IPV4_ADDRESS: u32 = 7;
 const TYPE_IPV6_ADDRESS: u32 = 8;
-const TYPE_INTERFACE: u32 = 20;
+pub(super) const TYPE_INTERFACE: u32 = 20;
 pub(super) const TYPE_BITS: u32 = 6;
 
 /// The index of `lo`, in every network namespace (`LOOPBACK_IFINDEX`).
-const LOOPBACK_INDEX: u32 = 1;
+pub(super) const LOOPBACK_INDEX: u32 = 1;
 
 type List = PushExprListAttrs<Vec<u8>>;
 
@@ -282,21 +280,18 @@ pub(super) type ArrivalRule = (&'static str, Vec<u8>);
 /// What decides on packets, family by family, and notes their arrival; `rules` say which packets.
 pub(super) fn rules(rules: &[Rule], purpose: TablePurpose) -> Vec<ArrivalRule> {
     let mut all = Vec::new();
-    // Who is let in and who is left to others, for this table or for iptables, which comes next.
-    let let_in = |list| accept(if purpose == TablePurpose::Untrack { notrack(list) } else { list });
-    let leave = |list| accept(if purpose == TablePurpose::GuardIptables { track(list) } else { list });
+    let let_in = |list| let_in(list, purpose);
     for family in FAMILIES {
         let FamilyChains { arriving, noted, trying, blocked, enter, arrive, .. } = family;
         let is_in = |list, set| look_up(load_client(list, family), set);
         let change_in = |list, set, operation| change(load_client(list, family), set, operation);
         all.push((enter, written(|list| let_in(is_in(list, arriving)))));
         all.push((enter, written(|list| let_in(is_in(list, trying)))));
-        all.push((enter, written(|list| leave(is_in(list, blocked)))));
+        all.push((enter, written(|list| go_back(is_in(list, blocked)))));
         let tried =
             |list| change_in(change_in(match_lease(list), blocked, SetOperation::Add), trying, SetOperation::Update);
+        // If a set is full, or nobody watches, it goes back too.
         all.push((enter, written(|list| let_in(tried(list)))));
-        // A set is full, or nobody watches.
-        all.push((enter, written(leave)));
         all.push((arrive, written(|list| accept(is_in(list, noted)))));
         // Not in one rule with what follows: where there is nothing to delete, it ends there.
         all.push((arrive, written(|list| change_in(list, blocked, SetOperation::Delete))));
@@ -347,12 +342,6 @@ fn load_client<P: Pusher>(list: PushExprListAttrs<P>, family: FamilyChains) -> P
     payload.push_len(family.address_length).end_nested().end_nested()
 }
 
-/// Goes on if it has not.
-pub(super) fn match_no_lease<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
-    let numbers = [(LOOKUP_REGISTER, Registers::Reg1 as u32), (LOOKUP_FLAGS, LOOKUP_INVERTED)];
-    about_set(load_meta(list, MetaKeys::Nfproto), c"lookup", WATCHED, &numbers, None)
-}
-
 /// Goes on if what was loaded is in `set`.
 pub(super) fn look_up<P: Pusher>(list: PushExprListAttrs<P>, set: &str) -> PushExprListAttrs<P> {
     about_set(list, c"lookup", set, &[(LOOKUP_REGISTER, Registers::Reg1 as u32)], None)
@@ -401,10 +390,29 @@ fn about_set<P: Pusher>(
     expression.end_nested()
 }
 
+/// The packet is the cache's, by this table or by iptables, which comes next.
+pub(super) fn let_in<P: Pusher>(list: PushExprListAttrs<P>, purpose: TablePurpose) -> PushExprListAttrs<P> {
+    accept(if purpose == TablePurpose::Untrack { notrack(list) } else { list })
+}
+
+/// The packet is left to others, whatever iptables says next.
+pub(super) fn leave<P: Pusher>(list: PushExprListAttrs<P>, purpose: TablePurpose) -> PushExprListAttrs<P> {
+    if purpose == TablePurpose::GuardIptables { track(list) } else { list }
+}
+
 /// Ends the packet's way through this table's chain, not through others' at the same hook.
 pub(super) fn accept<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
+    decide(list, VerdictCode::Accept)
+}
+
+/// Sends the packet back to the chain from which it came here.
+fn go_back<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
+    decide(list, VerdictCode::Return)
+}
+
+fn decide<P: Pusher>(list: PushExprListAttrs<P>, verdict: VerdictCode) -> PushExprListAttrs<P> {
     let immediate = list.nested_elem().nested_data_immediate().push_dreg(Registers::RegVerdict as u32);
-    let verdict = immediate.nested_data().nested_verdict().push_code(VerdictCode::Accept as u32);
+    let verdict = immediate.nested_data().nested_verdict().push_code(verdict as u32);
     verdict.end_nested().end_nested().end_nested().end_nested()
 }
 

@@ -88,7 +88,9 @@ pub(super) fn replace(table: &str, purpose: TablePurpose, rules: &[Rule], first_
     streams::push_sets(&mut batch, table);
     batch.request().op_delrule_do(&family).encode().push_table_bytes(table.as_bytes());
     let written = rules.iter().filter_map(|rule| Some((chain(rule.hook)?.0, expressions(rule, purpose)?)));
-    for (chain, octets) in streams::rules(rules).into_iter().chain(arrival::rules(rules, purpose)).chain(written) {
+    let first = streams::rules(rules, purpose).into_iter().chain(arrival::rules(rules, purpose));
+    let last = rules_for_what_is_left(rules, purpose).into_iter().chain(streams::rules_for_what_is_left(rules));
+    for (chain, octets) in first.chain(written).chain(last) {
         let mut request = batch.request().set_create().set_append().op_newrule_do(&family);
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
         let mut list = attributes.nested_expressions();
@@ -134,18 +136,11 @@ fn expressions(rule: &Rule, purpose: TablePurpose) -> Option<Vec<u8>> {
     let marked = |list, mark| match_bits(load_meta(packets(list), MetaKeys::Mark), mark);
     let written = match (rule.hook, rule.end, rule.mark, purpose) {
         (Hook::RawPrerouting, ..) => arrival::written(|list| arrival::enter(count(packets(list)), rule.address)),
-        (_, PacketEnd::Destination, None, TablePurpose::Untrack) => {
-            arrival::written(|list| notrack(count(arrival::match_lease(packets(list)))))
+        (_, PacketEnd::Destination, None, _) => {
+            arrival::written(|list| arrival::let_in(count(arrival::match_lease(packets(list))), purpose))
         }
-        (_, PacketEnd::Destination, None, TablePurpose::GuardIptables) => {
-            arrival::written(|list| track(arrival::match_no_lease(packets(list))))
-        }
-        (_, PacketEnd::Destination, Some(mark), TablePurpose::Untrack) => {
-            arrival::written(|list| notrack(count(arrival::renew_lease(marked(list, mark)))))
-        }
-        (_, PacketEnd::Destination, Some(mark), TablePurpose::GuardIptables) => {
-            // Accepted, or the rule for those without the mark would see it too.
-            arrival::written(|list| arrival::accept(arrival::renew_lease(marked(list, mark))))
+        (_, PacketEnd::Destination, Some(mark), _) => {
+            arrival::written(|list| arrival::let_in(count(arrival::renew_lease(marked(list, mark))), purpose))
         }
         // Replies as long as we run: desired.rs says why.
         (_, PacketEnd::Source, _, TablePurpose::Untrack) => arrival::written(|list| notrack(count(packets(list)))),
@@ -154,14 +149,29 @@ fn expressions(rule: &Rule, purpose: TablePurpose) -> Option<Vec<u8>> {
     Some(written)
 }
 
+/// Those behind all others, which what is let in does not come to: iptables' rules do not count for the rest.
+fn rules_for_what_is_left(rules: &[Rule], purpose: TablePurpose) -> Vec<arrival::ArrivalRule> {
+    let is_query = |rule: &&Rule| rule.end == PacketEnd::Destination && rule.mark.is_none();
+    let queries = rules.iter().filter(|rule| purpose == TablePurpose::GuardIptables && is_query(rule));
+    let rules = queries.filter_map(|rule| {
+        let packets = |list| match_packets(list, rule.protocol, rule.end, rule.address, Some(rule.port));
+        Some((chain(rule.hook)?.0, arrival::written(|list| track(packets(list)))))
+    });
+    rules.collect()
+}
+
 fn count<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
     list.nested_elem().nested_data_counter().push_bytes(0).push_packets(0).end_nested().end_nested()
 }
 
+fn load_constant<P: Pusher>(list: PushExprListAttrs<P>, value: &[u8]) -> PushExprListAttrs<P> {
+    let immediate = list.nested_elem().nested_data_immediate().push_dreg(Registers::Reg1 as u32);
+    immediate.nested_data().push_value(value).end_nested().end_nested().end_nested()
+}
+
 /// The packet is tracked, in connection tracking's own zone (`NF_CT_DEFAULT_ZONE_ID`), whatever NOTRACK says later.
 fn track<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
-    let immediate = list.nested_elem().nested_data_immediate().push_dreg(Registers::Reg1 as u32);
-    let list = immediate.nested_data().push_value(&0_u16.to_ne_bytes()).end_nested().end_nested().end_nested();
+    let list = load_constant(list, &0_u16.to_ne_bytes());
     let ct = list.nested_elem().nested_data_ct();
     ct.push_key(CtKeys::Zone as u32).push_sreg(Registers::Reg1 as u32).end_nested().end_nested()
 }
@@ -288,14 +298,14 @@ mod tests {
         let batch =
             replace("nodelocaldns", TablePurpose::Untrack, &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
-        // begin, table, two chains; nine sets, two elements and five chains; two sets; flush, rules, end
+        // begin, table, two chains; nine sets, two elements and five chains; four sets; flush, rules, end
         // (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa03, 0xa03]);
         assert_eq!(
-            (&types[4..13], &types[13..15], &types[15..20], &types[20..22]),
-            (&[0xa09; 9][..], &[0xa0c; 2][..], &[0xa03; 5][..], &[0xa09; 2][..])
+            (&types[4..13], &types[13..15], &types[15..20], &types[20..24]),
+            (&[0xa09; 9][..], &[0xa0c; 2][..], &[0xa03; 5][..], &[0xa09; 4][..])
         );
-        let (flush, rules) = (types[22], &types[23..types.len() - 1]);
+        let (flush, rules) = (types[24], &types[25..types.len() - 1]);
         assert!(flush == 0xa08 && rules.iter().all(|kind| *kind == 0xa06) && types.last() == Some(&17), "{types:x?}");
         let numbers: Vec<u32> = messages(&batch.octets).map(|message| message.sequence_number()).collect();
         assert_eq!(numbers, (100..100 + types.len() as u32).collect::<Vec<u32>>());
