@@ -39,7 +39,7 @@ test: ## Install what the tests need, then check and test everything
 	target/release/lab run --quick
 	target/release/bench instructions
 	target/release/bench --check
-	scripts/fuzz --quick --seconds 5
+	scripts/fuzz --quick --seconds 20
 
 .PHONY: docs docs-serve
 # mkdocs is a package of Debian's, which installs in seconds; mdBook would have to be compiled.
