@@ -77,6 +77,8 @@ impl MissingLayer {
 pub fn enter(layers: SandboxLayers, prepare: impl FnOnce()) -> Result<Vec<MissingLayer>, SandboxError> {
     // Asked once, and known from then on: later its file in /proc is root's, and rustix panics without it.
     _ = rustix::param::page_size();
+    // A static program cannot look up the C library's function, opens /dev/urandom once, and keeps it open.
+    _ = rand::random::<u32>();
     set_no_new_privs(true).map_err(|error| SandboxError::Privileges(error.into()))?;
     let mut missing_layers = Vec::new();
     if layers.user {
