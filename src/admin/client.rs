@@ -38,7 +38,9 @@ pub(crate) enum AdminError {
     Stranger(u32),
     #[error("cannot speak with the server: {0}")]
     Socket(#[from] io::Error),
-    #[error("the server does not listen to us: only root, and the user it was started by, may ask")]
+    #[error(
+        "the server has closed the connection without a word: it listens to root and to the user it was started by alone, or has just ended"
+    )]
     Refused,
     #[error("the server has said nothing for {} s", PATIENCE.as_secs())]
     Silent,
