@@ -53,6 +53,8 @@ pub mod plan;
 
 pub mod server;
 
+mod admin;
+
 pub mod node;
 
 pub mod kube_dns;

@@ -1,5 +1,6 @@
-//! The commands of the program, made of the modules above: serve, check, fmt, render, doctor, teardown, top.
+//! The commands of the program, made of the modules above: serve, check, fmt, render, doctor, teardown, top, cache.
 
+mod admin;
 mod banner;
 mod cache_handover;
 mod check;
@@ -77,6 +78,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Invocation::Doctor(doctor) => doctor::examine(*doctor),
         Invocation::Completions(shell) => print_completions(shell),
         Invocation::Top { output, from } => top::print(output, &from),
+        Invocation::Cache { request, socket } => admin::ask_cache(&request, &socket),
         Invocation::ListDirectives => print_directives(),
         Invocation::Version => print_version(),
         Invocation::Serve(options) => serve(options),

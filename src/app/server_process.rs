@@ -6,6 +6,7 @@ use super::log;
 use super::memory;
 use super::rendering::Rendering;
 use super::service::{Service, ServiceOptions, StopReason};
+use crate::admin::{self, AdminCommand};
 use crate::cli::{Mode, ServeOptions};
 use crate::query_stats::{QueryStats, STRETCH};
 use crate::sandbox::MissingLayer;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// What `ps` and `top` call it; started through /proc/self/exe it would be `exe`.
 const NAME: &std::ffi::CStr = c"nodelocaldns";
@@ -69,7 +71,13 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ControlClient>) -> anyho
         let service = Service::start(origin, options, verbosity).await?;
         tokio::spawn(sum_up(service.query_stats()));
         tokio::spawn(memory::watch(service.cache_memory(), service.capacity(), workers, open_files));
-        run(service, watchdog, signals).await;
+        let (commands, wanted) = mpsc::unbounded_channel();
+        if let Some(socket) = watchdog.take_admin()
+            && let Err(error) = admin::serve(socket, service.admin_context(commands))
+        {
+            tracing::warn!("the admin socket is not served: {error}");
+        }
+        run(service, watchdog, signals, wanted).await;
         Ok(())
     })
 }
@@ -112,7 +120,12 @@ impl ServerSignals {
 }
 
 /// Serves until the watchdog, its end, or SIGTERM says to stop.
-async fn run(mut service: Service, watchdog: &ControlClient, mut signals: ServerSignals) {
+async fn run(
+    mut service: Service,
+    watchdog: &ControlClient,
+    mut signals: ServerSignals,
+    mut wanted: mpsc::UnboundedReceiver<AdminCommand>,
+) {
     let reason = loop {
         tokio::select! {
             command = watchdog.next_command() => match command {
@@ -126,6 +139,7 @@ async fn run(mut service: Service, watchdog: &ControlClient, mut signals: Server
             },
             _ = signals.terminate.recv() => break StopReason::Restart,
             _ = signals.reload.recv() => service.reload_now(),
+            Some(command) = wanted.recv() => service.obey(command),
             event = service.next_event() => service.handle(event).await,
         }
     };

@@ -75,7 +75,7 @@ async fn fetch(from: &StatusUrl) -> anyhow::Result<String> {
 
 /// Nothing that a terminal would obey: what is not printable ASCII as three digits for each octet, as in names
 /// (RFC 1035 section 5.1).
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let mut plain = String::new();
     for character in text.chars() {
         if matches!(character, ' '..='~') {
@@ -91,7 +91,7 @@ fn plain(text: &str) -> String {
 
 /// The same JSON in printable ASCII: outside strings all but whitespace is that already, and in them any character may
 /// be an escape (RFC 8259 section 7).
-fn plain_json(json: &str) -> String {
+pub(super) fn plain_json(json: &str) -> String {
     let mut plain = String::with_capacity(json.len());
     for character in json.chars() {
         match character {
@@ -114,7 +114,7 @@ fn short(text: &str) -> String {
 }
 
 /// A table: a heading, and columns as wide as what they hold. Those that begin with `>` are for numbers.
-fn table(out: &mut String, heading: &str, columns: &[&str], rows: &[Vec<String>]) {
+pub(super) fn table(out: &mut String, heading: &str, columns: &[&str], rows: &[Vec<String>]) {
     if rows.is_empty() {
         return;
     }

@@ -4,7 +4,7 @@ use super::files::FileServer;
 use super::interceptor::NodeInterceptor;
 use super::log;
 use super::pidfile::Pidfile;
-use crate::cli::{CorefileArgument, Mode, ServeOptions};
+use crate::cli::{AdminSocket, CorefileArgument, Mode, ServeOptions};
 use crate::corefile;
 use crate::deadline;
 use crate::threads;
@@ -61,6 +61,14 @@ pub(super) fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         handover: options.handover,
         metrics_address: options.metrics_listen_address,
         status_page: options.status_page,
+        admin_label: match options.admin_socket {
+            AdminSocket::Off => None,
+            AdminSocket::Label(label) => Some(label),
+            AdminSocket::Own => Some(match agent.as_ref().and_then(|agent| agent.local_addresses.first()) {
+                Some(address) => address.to_string(),
+                None => format!("pid-{}", std::process::id()),
+            }),
+        },
     };
     // This thread, the main one, starts servers; all else is on another, which nothing that a start may wait for holds
     // up.

@@ -2,9 +2,9 @@
 
 use super::completions::Shell;
 use super::doctor::OutputFormat;
-use super::{FallbackTo, StatusUrl, TopFormat, values};
+use super::{AdminFormat, AdminSocket, FallbackTo, StatusUrl, TopFormat, values};
 use crate::chain::LogFormat;
-use crate::message::Name;
+use crate::message::{Name, RecordType};
 use crate::node::Backend;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -79,6 +79,10 @@ pub(super) struct Flags {
         value_parser = values::boolean
     )]
     pub status_names: Option<bool>,
+    /// What the admin socket is called, at which `nodelocaldns cache` asks, or `off` for none [default: the first
+    /// address of -localip]
+    #[arg(long, value_name = "LABEL", value_parser = values::admin_socket)]
+    pub admin_socket: Option<AdminSocket>,
     /// Worker threads; by default one for each processor this process may use
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
@@ -213,6 +217,10 @@ pub(super) enum Command {
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
+    /// Look into the caches of the server that runs here, or let answers go. Asks as root, or as the user who has
+    /// started the server. Exit status 0 if the server has done it, else 1.
+    #[command(subcommand, disable_help_subcommand = true)]
+    Cache(CacheCommand),
     /// Print what the node's agent is asked: rates, names, clients, failures, what is slow and why. Exit status 0 if
     /// the agent says so, else 1.
     Top {
@@ -229,6 +237,61 @@ pub(super) enum Command {
         )]
         from: StatusUrl,
     },
+}
+
+/// What of the caches is wanted.
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Print how many answers each cache holds, how many it may, and what they take.
+    Stats {
+        #[command(flatten)]
+        flags: AdminFlags,
+    },
+    /// Print the answers that are kept: what for, how long they live, what they take.
+    List {
+        /// Only for names like this: `*` stands for any octets, `?` for one, such as '*.internal'
+        #[arg(long, value_name = "GLOB", value_parser = values::pattern)]
+        filter: Option<String>,
+        /// No more of them than this, 10000 at most
+        #[arg(long, value_name = "N", default_value = "100")]
+        limit: usize,
+        #[command(flatten)]
+        flags: AdminFlags,
+    },
+    /// Print the answers that are kept for a name, with their records. Exit status 1 if there are none.
+    Get {
+        /// The name
+        #[arg(value_name = "NAME", value_parser = values::name)]
+        name: Name,
+        /// Only those of this type, such as AAAA
+        #[arg(long = "type", value_name = "TYPE", value_parser = values::record_type)]
+        qtype: Option<RecordType>,
+        #[command(flatten)]
+        flags: AdminFlags,
+    },
+    /// Let answers go, in all caches: the next query for one asks upstream. Is logged, and counted in
+    /// nodelocaldns_cache_flushes_total.
+    Flush {
+        /// The name whose answers are to go, or `all` for those of all names (`all.` is a name)
+        #[arg(value_name = "NAME", value_parser = values::flush_target)]
+        target: values::FlushArgument,
+        /// Those of all names below it too
+        #[arg(long)]
+        zone: bool,
+        #[command(flatten)]
+        flags: AdminFlags,
+    },
+}
+
+/// Which server is asked, and how its answer is printed.
+#[derive(Debug, Args)]
+pub(super) struct AdminFlags {
+    /// What the server's admin socket is called, where there are several
+    #[arg(long, value_name = "LABEL", value_parser = values::admin_label)]
+    pub admin_socket: Option<String>,
+    /// How to print
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: AdminFormat,
 }
 
 /// Those of the agent that its Corefile depends on.

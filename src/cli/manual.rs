@@ -52,7 +52,10 @@ fn pages() -> io::Result<BTreeMap<String, String>> {
     let mut program = Flags::command();
     program.build();
     let mut pages = BTreeMap::new();
-    for command in std::iter::once(&program).chain(program.get_subcommands()) {
+    let commands = program.get_subcommands();
+    let all =
+        std::iter::once(&program).chain(commands.flat_map(|one| std::iter::once(one).chain(one.get_subcommands())));
+    for command in all {
         let page = Man::new(command.clone()).section("8").source("nodelocaldns").manual("nodelocaldns");
         let mut text = Vec::new();
         page.render_title(&mut text)?;
@@ -62,6 +65,8 @@ fn pages() -> io::Result<BTreeMap<String, String>> {
         page.render_options_section(&mut text)?;
         if command.has_subcommands() {
             page.render_subcommands_section(&mut text)?;
+        }
+        if command.get_name() == program.get_name() {
             more(SECTIONS).to_writer(&mut text)?;
         } else {
             more(&[("SEE ALSO", &[("nodelocaldns(8)", "")])]).to_writer(&mut text)?;

@@ -10,13 +10,14 @@ mod values;
 pub(crate) use completions::Shell;
 pub(crate) use doctor::{Doctor, OutputFormat};
 
+use crate::admin::{AdminRequest, FlushTarget};
 use crate::chain::LogFormat;
 use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
 use crate::watchdog::StatusPage;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use flags::{Command, DoctorFlags, Flags, RenderFlags};
+use flags::{CacheCommand, Command, DoctorFlags, Flags, RenderFlags};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -75,6 +76,12 @@ pub(crate) enum Invocation {
         output: TopFormat,
         from: StatusUrl,
     },
+    /// `cache`: look into a server's caches, or let answers go.
+    Cache {
+        /// What the server is asked.
+        request: AdminRequest,
+        socket: AdminTarget,
+    },
     /// `-plugins`
     ListDirectives,
     /// `-version`
@@ -100,6 +107,33 @@ pub(crate) enum TopFormat {
     Text,
     /// For programs, as the agent says it; docs/status.md has the fields
     Json,
+}
+
+/// How the server that is asked is found, and how its answer is printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AdminTarget {
+    /// What its admin socket is called; `None`: the only one there is.
+    pub label: Option<String>,
+    pub output: AdminFormat,
+}
+
+/// How what an admin socket has answered is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum AdminFormat {
+    /// Tables
+    Text,
+    /// For programs; docs/admin.md has the fields
+    Json,
+}
+
+/// What a server's admin socket is called (`--admin-socket`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdminSocket {
+    /// There is none.
+    Off,
+    /// By the first address of `-localip`, else by the process's ID.
+    Own,
+    Label(String),
 }
 
 /// Where an agent's status is: `http://HOST:PORT/PATH`.
@@ -135,6 +169,7 @@ pub(crate) struct ServeOptions {
     pub metrics_listen_address: Option<SocketAddr>,
     /// What is served there beside them.
     pub status_page: StatusPage,
+    pub admin_socket: AdminSocket,
     /// Worker threads; `None`: one for each processor.
     pub workers: Option<NonZeroUsize>,
     /// Socket at which one instance takes over from another.
@@ -231,6 +266,7 @@ impl Invocation {
             Some(Command::Sleep { time }) => return Ok(Self::Sleep { time }),
             Some(Command::Doctor(flags)) => return Ok(Self::Doctor(Box::new(doctor(*flags)))),
             Some(Command::Top { once: _, output, from }) => return Ok(Self::Top { output, from }),
+            Some(Command::Cache(command)) => return Ok(cache(command)),
             None => {}
         }
         if flags.version.unwrap_or(false) {
@@ -253,6 +289,25 @@ fn render(flags: RenderFlags) -> Render {
         upstream_service: flags.upstreamsvc.unwrap_or_else(|| DEFAULT_UPSTREAM_SERVICE.to_owned()),
         prometheus_listen_address: flags.prometheus_listen_address.unwrap_or_else(|| DEFAULT_PROMETHEUS.to_owned()),
     }
+}
+
+fn cache(command: CacheCommand) -> Invocation {
+    let (request, flags) = match command {
+        CacheCommand::Stats { flags } => (AdminRequest::CacheStats, flags),
+        CacheCommand::List { filter, limit, flags } => (AdminRequest::CacheList { filter, limit }, flags),
+        CacheCommand::Get { name, qtype, flags } => {
+            (AdminRequest::CacheGet { name: name.to_string(), qtype: qtype.map(|qtype| qtype.0) }, flags)
+        }
+        CacheCommand::Flush { target, zone, flags } => {
+            let target = match target {
+                values::FlushArgument::All => FlushTarget::All,
+                values::FlushArgument::Name(name) if zone => FlushTarget::Zone(name.to_string()),
+                values::FlushArgument::Name(name) => FlushTarget::Name(name.to_string()),
+            };
+            (AdminRequest::CacheFlush(target), flags)
+        }
+    };
+    Invocation::Cache { request, socket: AdminTarget { label: flags.admin_socket, output: flags.output } }
 }
 
 fn doctor(flags: DoctorFlags) -> Doctor {
@@ -284,6 +339,7 @@ fn serve_options(flags: Flags) -> Result<ServeOptions, Objection> {
             (_, Some(true)) => StatusPage::NamesEverywhere,
             _ => StatusPage::NamesHere,
         },
+        admin_socket: flags.admin_socket.clone().unwrap_or(AdminSocket::Own),
         workers: flags.workers,
         cache_memory: flags.cache_memory,
         handover: unless_empty(flags.handover.clone()),

@@ -1,7 +1,8 @@
 use super::{
-    Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode, OutputFormat, ServeOptions,
-    Shell, StatusUrl, TopFormat,
+    AdminFormat, AdminSocket, AdminTarget, Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation,
+    Mode, OutputFormat, ServeOptions, Shell, StatusUrl, TopFormat,
 };
+use crate::admin::{AdminRequest, FlushTarget};
 use crate::chain::LogFormat;
 use crate::node::Backend;
 use crate::watchdog::StatusPage;
@@ -173,6 +174,7 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
         log_format: LogFormat::Text,
         metrics_listen_address: Some("[::]:9354".parse().unwrap()),
         status_page: StatusPage::NamesHere,
+        admin_socket: AdminSocket::Own,
         workers: None,
         handover: None,
         cache_memory: None,
@@ -506,4 +508,36 @@ fn what_doctor_is_not_told_is_what_the_running_agent_was_told_or_its_default() {
     let (_, agent) = doctor(&["-localip", "fd00::10", "-interfacename", "dns0"]).completed(running()).unwrap();
     assert_eq!((agent.health_port, agent.interface.as_deref()), (8081, Some("dns0")));
     assert_eq!(agent.local_addresses, ["fd00::10".parse::<std::net::IpAddr>().unwrap()]);
+}
+
+#[test]
+fn caches_are_looked_into_and_flushed_by_name_zone_or_whole() {
+    let asked = |arguments: &[&str]| match parse(&[&["cache"], arguments].concat()) {
+        Ok(Invocation::Cache { request, socket }) => (request, socket),
+        other => panic!("{arguments:?}: {other:?}"),
+    };
+    let target = AdminTarget { label: None, output: AdminFormat::Text };
+    assert_eq!(asked(&["stats"]), (AdminRequest::CacheStats, target.clone()));
+    let (request, socket) =
+        asked(&["list", "--filter", "*.internal", "--limit", "7", "--admin-socket", "a", "--output", "json"]);
+    assert_eq!(request, AdminRequest::CacheList { filter: Some("*.internal".to_owned()), limit: 7 });
+    assert_eq!(socket, AdminTarget { label: Some("a".to_owned()), output: AdminFormat::Json });
+    let get = |qtype| AdminRequest::CacheGet { name: "a.example.".to_owned(), qtype };
+    assert_eq!(asked(&["get", "a.example"]).0, get(None));
+    assert_eq!(asked(&["get", "a.example", "--type", "aaaa"]).0, get(Some(28)));
+    for (arguments, target) in [
+        (&["flush", "all"][..], FlushTarget::All),
+        (&["flush", "all."], FlushTarget::Name("all.".to_owned())),
+        (&["flush", "example", "--zone"], FlushTarget::Zone("example.".to_owned())),
+    ] {
+        assert_eq!(asked(arguments).0, AdminRequest::CacheFlush(target), "{arguments:?}");
+    }
+    for wrong in
+        [&["cache"][..], &["cache", "flush"], &["cache", "flush", "a..b"], &["cache", "get", "a", "--type", "b"]]
+    {
+        refused(wrong);
+    }
+    assert_eq!(serve(&["--admin-socket", "off"]).admin_socket, AdminSocket::Off);
+    assert_eq!(serve(&["-admin-socket=a"]).admin_socket, AdminSocket::Label("a".to_owned()));
+    assert!(refused(&["--admin-socket", "a/b"]).contains("letters"));
 }

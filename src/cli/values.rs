@@ -1,8 +1,9 @@
 //! Parsers of flags' values. Each error says what would be right.
 
-use super::{FallbackTo, StatusUrl};
+use super::{AdminSocket, FallbackTo, StatusUrl};
+use crate::admin;
 use crate::corefile::{self, Diagnostics, FileId, Loader, Span, Token, value};
-use crate::message::Name;
+use crate::message::{Name, NamePattern, RecordType};
 use crate::node::Backend;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -87,6 +88,45 @@ fn objection_to_local_address(address: IpAddr) -> Option<&'static str> {
 /// A name of the DNS, absolute with or without the final dot.
 pub(super) fn name(text: &str) -> Result<Name, String> {
     Name::parse(text).map_err(|error| error.to_string())
+}
+
+/// What an admin socket is called, or `off`.
+pub(super) fn admin_socket(text: &str) -> Result<AdminSocket, String> {
+    if text == "off" { Ok(AdminSocket::Off) } else { admin_label(text).map(AdminSocket::Label) }
+}
+
+/// What an admin socket is called.
+pub(super) fn admin_label(text: &str) -> Result<String, String> {
+    match admin::is_label(text) && text != "off" {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "expected 1 to {} letters, digits, `.`, `-`, `_` and `:`, such as 169.254.20.10",
+            admin::LABEL_OCTETS
+        )),
+    }
+}
+
+/// What `cache flush` is to let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum FlushArgument {
+    All,
+    Name(Name),
+}
+
+pub(super) fn flush_target(text: &str) -> Result<FlushArgument, String> {
+    if text == "all" { Ok(FlushArgument::All) } else { name(text).map(FlushArgument::Name) }
+}
+
+/// A pattern of names, as it is written.
+pub(super) fn pattern(text: &str) -> Result<String, String> {
+    NamePattern::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A mnemonic, or `TYPE` and a number (RFC 3597 section 5).
+pub(super) fn record_type(text: &str) -> Result<RecordType, String> {
+    let numbered = || text.get(..4).filter(|word| word.eq_ignore_ascii_case("TYPE")).and(text.get(4..)?.parse().ok());
+    let known = RecordType::from_mnemonic(text).or_else(|| numbered().map(RecordType));
+    known.ok_or_else(|| "expected a record type, such as AAAA or TYPE65400".to_owned())
 }
 
 /// A path, which may be empty.
@@ -330,6 +370,27 @@ mod tests {
         for wrong in ["", "Kube-DNS", "kube_dns", "kube.dns", "$X"] {
             assert!(service_name(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_admin_socket_has_a_label_or_is_off() {
+        assert_eq!(admin_socket("off"), Ok(AdminSocket::Off));
+        assert_eq!(admin_socket("fd00::10"), Ok(AdminSocket::Label("fd00::10".to_owned())));
+        for wrong in ["", "a/b", "a b"] {
+            assert!(admin_socket(wrong).is_err(), "{wrong}");
+        }
+        assert!(admin_label("off").is_err(), "none is called so");
+    }
+
+    #[test]
+    fn types_have_mnemonics_or_numbers_and_all_is_no_name_without_its_dot() {
+        assert_eq!((record_type("aaaa"), record_type("type65400")), (Ok(RecordType::AAAA), Ok(RecordType(65400))));
+        for wrong in ["", "TYPE", "TYPE65536", "nonsense", "\u{fc}\u{fc}\u{fc}"] {
+            assert!(record_type(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(flush_target("all"), Ok(FlushArgument::All));
+        assert_eq!(flush_target("all."), Ok(FlushArgument::Name(Name::parse("all.").unwrap())));
+        assert!(flush_target("a..b").is_err());
     }
 
     #[test]

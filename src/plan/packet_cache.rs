@@ -199,6 +199,13 @@ impl PacketCache {
         false
     }
 
+    /// Lets go of every reply: what the handlers keep has been flushed.
+    pub(crate) fn flush(&mut self) {
+        for slot in self.sets.iter_mut().flatten() {
+            (slot.until, slot.is_cached) = (None, false);
+        }
+    }
+
     #[cold]
     fn make_room(&mut self) {
         self.sets = vec![[Slot::EMPTY; WAYS]; SETS].into();
@@ -358,6 +365,24 @@ mod tests {
             assert_eq!(cache.packets[0].source, key.source, "it is cached");
             assert!(!is_cached(&cache, &one, HERE, now));
         }
+    }
+
+    #[test]
+    fn nothing_that_was_cached_before_a_flush_is_given_after_it() {
+        let (mut cache, now) = (PacketCache::default(), Instant::now());
+        cache.flush();
+        let requests: Vec<_> = (0..3 * SLOTS).map(|number| request(1, &format!("n{number}.example."))).collect();
+        let ask_all = |cache: &mut PacketCache, reply: &str| -> usize {
+            requests.iter().filter(|request| answer(cache, request, now, now + SECOND, reply).1).count()
+        };
+        assert_eq!((ask_all(&mut cache, "old"), ask_all(&mut cache, "old") < SLOTS), (0, true));
+        assert!(ask_all(&mut cache, "old") > SLOTS / 2, "they are cached");
+        cache.flush();
+        assert_eq!(ask_all(&mut cache, "new"), 0);
+        for expected in ["new", "new", "new"] {
+            assert_eq!(answer(&mut cache, &requests[0], now, now + SECOND, "new").0, expected);
+        }
+        assert!(cache.packets.len() <= SLOTS);
     }
 
     #[test]

@@ -185,6 +185,20 @@ impl<A: Dispatcher> Server<A> {
         self.shared.yielding.set(is_there);
     }
 
+    /// Has each worker let go of the replies in its packet cache, in a task between two others, so that none waits for
+    /// it. What is returned closes when the last one has.
+    pub(crate) fn flush_packets(&self) -> mpsc::Receiver<Infallible> {
+        let (flushing, flushed) = mpsc::channel(1);
+        for worker in self.workers.iter().chain(&self.stream_worker) {
+            let (state, flushing) = (worker.state.clone(), flushing.clone());
+            worker.runtime.spawn(async move {
+                state.packets().flush();
+                drop(flushing);
+            });
+        }
+        flushed
+    }
+
     /// What clients take, and how much of it they may.
     pub fn capacity(&self) -> Capacity {
         let states = self.workers.iter().map(|worker| worker.state.clone()).collect();

@@ -39,8 +39,8 @@ pub enum ServerReport {
 pub enum Instruction {
     /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog. Beside
     /// it is a socket at which the configuration's files are to be had, one at which each process asks the other for
-    /// its metrics, then what a predecessor's caches held, if anything is.
-    Hello { generation: u64, is_first: bool },
+    /// its metrics, with `admin` the admin socket, then what a predecessor's caches held, if anything is.
+    Hello { generation: u64, is_first: bool, admin: bool },
     /// What the rules last as long as is beside this packet: to be kept to the end, instead of one that came before.
     Hold,
     /// Sockets that were wanted, beside this packet; with `more` others follow.
@@ -159,8 +159,11 @@ mod tests {
 
     fn instruction() -> impl Strategy<Value = Instruction> {
         prop_oneof![
-            (any::<u64>(), any::<bool>())
-                .prop_map(|(generation, is_first)| Instruction::Hello { generation, is_first }),
+            (any::<u64>(), any::<bool>(), any::<bool>()).prop_map(|(generation, is_first, admin)| Instruction::Hello {
+                generation,
+                is_first,
+                admin
+            }),
             Just(Instruction::Hold),
             any::<bool>().prop_map(|more| Instruction::Sockets { more }),
             vec(".{1,100}", 0..20).prop_map(|errors| Instruction::Refused { errors }),

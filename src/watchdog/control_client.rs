@@ -66,6 +66,7 @@ pub(crate) struct ControlClient {
     missing_layers: Vec<MissingLayer>,
     files: Mutex<Option<OwnedFd>>,
     metrics: Mutex<Option<OwnedFd>>,
+    admin: Mutex<Option<OwnedFd>>,
     cache: Mutex<Option<OwnedFd>>,
     /// Kept for its end alone.
     rules_owner: Mutex<Option<OwnedFd>>,
@@ -90,10 +91,12 @@ impl ControlClient {
             return Err(ControlClientError::Orphaned);
         }
         match channel.wait(PATIENCE)? {
-            (Instruction::Hello { generation, is_first }, passed) => {
+            (Instruction::Hello { generation, is_first, admin }, passed) => {
                 let mut passed = passed.into_iter();
                 let mut next = || Mutex::new(passed.next());
-                let (files, metrics, cache) = (next(), next(), next());
+                let (files, metrics) = (next(), next());
+                let admin = if admin { next() } else { Mutex::default() };
+                let cache = next();
                 let (commands, rules_owner) = (Mutex::default(), Mutex::default());
                 Ok(Some(Self {
                     channel,
@@ -103,6 +106,7 @@ impl ControlClient {
                     missing_layers,
                     files,
                     metrics,
+                    admin,
                     cache,
                     rules_owner,
                 }))
@@ -129,6 +133,11 @@ impl ControlClient {
     /// The socket at which the configuration's files are to be had, once.
     pub(crate) fn take_files(&self) -> Option<OwnedFd> {
         self.files.lock().take()
+    }
+
+    /// The admin socket, which listens, once; `None` if there is none.
+    pub(crate) fn take_admin(&self) -> Option<OwnedFd> {
+        self.admin.lock().take()
     }
 
     /// The socket at which each process asks the other for its metrics, once.

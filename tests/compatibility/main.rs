@@ -47,12 +47,19 @@ fn commands_and_flags_are_those_of_the_list() {
         assert!(output.status.success(), "{command:?}");
         format!("# nodelocaldns {}\n{}\n", command.join(" "), String::from_utf8(output.stdout).expect("UTF-8"))
     };
-    let main = help(&[]);
-    let commands = main.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
-    assert!(commands.contains(&"check") && commands.contains(&"doctor"), "{commands:?}");
-    let all: String = commands.iter().map(|command| help(&[command])).collect();
-    let help = main + &all;
+    let commands = |help: &str| -> Vec<String> {
+        let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        lines.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+    };
+    let mut all = help(&[]);
+    let names = commands(&all);
+    assert!(["check", "doctor"].iter().all(|known| names.iter().any(|name| name == known)), "{names:?}");
+    for name in names {
+        let page = help(&[&name]);
+        let nested: String = commands(&page).iter().map(|command| help(&[&name, command])).collect();
+        all += &(page + &nested);
+    }
+    let help = all;
     compare("help.txt", &help);
     pages::compare_flags(&help);
 }

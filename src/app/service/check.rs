@@ -96,7 +96,7 @@ impl Service {
             }
         }
         if always {
-            cache::flush(&self.services.reload_state);
+            cache::flush(&self.services.reload_state, &cache::Selection::All);
         }
         self.show_refusal();
         self.write_and_watch();

@@ -13,6 +13,7 @@ use super::files;
 use super::load::LoadedCorefile;
 use super::log::Verbosity;
 use super::served_record::ServedRecord;
+use crate::admin::{AdminCommand, AdminContext};
 use crate::chain::{LineSink, MemoryBudget, ProcessContext};
 use crate::directives::prometheus::ProcessMetrics;
 use crate::directives::reload::{ChangeDetector, ReloadMetrics};
@@ -28,6 +29,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -158,6 +160,24 @@ impl Service {
     /// What all caches together may hold.
     pub(super) fn cache_memory(&self) -> Arc<MemoryBudget> {
         self.services.cache_memory.clone()
+    }
+
+    /// What the admin socket is asked about, and how it tells this service what to do.
+    pub(super) fn admin_context(&self, commands: UnboundedSender<AdminCommand>) -> AdminContext {
+        AdminContext {
+            reload_state: self.services.reload_state.clone(),
+            cache_memory: self.services.cache_memory.clone(),
+            registry: self.services.registry.clone(),
+            commands,
+        }
+    }
+
+    /// Does what a user wants done.
+    pub(super) fn obey(&self, command: AdminCommand) {
+        match command {
+            // Who asked may wait no longer.
+            AdminCommand::FlushPackets(told) => _ = told.send(self.server.flush_packets()),
+        }
     }
 
     /// What is recorded of queries.

@@ -16,6 +16,9 @@ _nodelocaldns() {
             ",$1")
                 cmd="nodelocaldns"
                 ;;
+            nodelocaldns,cache)
+                cmd="nodelocaldns__subcmd__cache"
+                ;;
             nodelocaldns,check)
                 cmd="nodelocaldns__subcmd__check"
                 ;;
@@ -40,6 +43,18 @@ _nodelocaldns() {
             nodelocaldns,top)
                 cmd="nodelocaldns__subcmd__top"
                 ;;
+            nodelocaldns__subcmd__cache,flush)
+                cmd="nodelocaldns__subcmd__cache__subcmd__flush"
+                ;;
+            nodelocaldns__subcmd__cache,get)
+                cmd="nodelocaldns__subcmd__cache__subcmd__get"
+                ;;
+            nodelocaldns__subcmd__cache,list)
+                cmd="nodelocaldns__subcmd__cache__subcmd__list"
+                ;;
+            nodelocaldns__subcmd__cache,stats)
+                cmd="nodelocaldns__subcmd__cache__subcmd__stats"
+                ;;
             *)
                 ;;
         esac
@@ -47,7 +62,7 @@ _nodelocaldns() {
 
     case "${cmd}" in
         nodelocaldns)
-            opts="-p -V -h --conf --corefile --dns.port --pidfile --quiet --log-format --plugins --version --metrics-listen-address --status-page --status-names --workers --cache-memory --handover --localip --setupinterface --interfacename --setupiptables --interception --syncinterval --probe-mark --fallback --fallback-mark --health-port --skipteardown --basecorefile --kubednscm --upstreamsvc --prometheus-listen-address --reloadwithsignal --help check fmt render teardown sleep doctor completions top"
+            opts="-p -V -h --conf --corefile --dns.port --pidfile --quiet --log-format --plugins --version --metrics-listen-address --status-page --status-names --admin-socket --workers --cache-memory --handover --localip --setupinterface --interfacename --setupiptables --interception --syncinterval --probe-mark --fallback --fallback-mark --health-port --skipteardown --basecorefile --kubednscm --upstreamsvc --prometheus-listen-address --reloadwithsignal --help check fmt render teardown sleep doctor completions cache top"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -102,6 +117,10 @@ _nodelocaldns() {
                     return 0
                     ;;
                 --status-names)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -179,6 +198,120 @@ _nodelocaldns() {
                     ;;
                 --reloadwithsignal)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodelocaldns__subcmd__cache)
+            opts="-h --help stats list get flush"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodelocaldns__subcmd__cache__subcmd__flush)
+            opts="-h --zone --admin-socket --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin-socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodelocaldns__subcmd__cache__subcmd__get)
+            opts="-h --type --admin-socket --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --type)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodelocaldns__subcmd__cache__subcmd__list)
+            opts="-h --filter --limit --admin-socket --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodelocaldns__subcmd__cache__subcmd__stats)
+            opts="-h --admin-socket --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin-socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -140,6 +140,11 @@ impl<T: Payload> Entry<T> {
         self.kind
     }
 
+    /// As in [`Key`].
+    pub(super) fn flags(&self) -> u8 {
+        self.flags
+    }
+
     pub(super) fn is_for(&self, key: &Key<'_>) -> bool {
         self.hash == key.hash && self.flags == key.flags && self.payload.is_for(key)
     }

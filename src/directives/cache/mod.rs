@@ -4,6 +4,7 @@
 mod classify;
 mod entry;
 mod handler;
+mod inspection;
 mod metrics;
 mod parse;
 mod shard;
@@ -14,11 +15,10 @@ mod transfer;
 mod wire;
 
 pub use classify::classify;
+pub(crate) use inspection::{Selection, flush, list, stats};
 pub use transfer::{Bounds, ClockReading, TransferCount, export, import};
 
-use crate::chain::{
-    BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part, ReloadState,
-};
+use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part};
 use crate::corefile::Directive;
 use crate::message::{LowerName, Name, Response};
 use entry::{Age, Entry};
@@ -91,6 +91,7 @@ impl Configured for Config {
 /// and more when memory gets scarce.
 async fn maintain(inner: Arc<Inner>, [success, denial]: [usize; 2], budget: Arc<MemoryBudget>) {
     let store = &inner.kept.store;
+    *inner.kept.serving.lock() = Arc::downgrade(&inner);
     store.resize(success, denial);
     let mut sweep = interval_at(tokio::time::Instant::now() + SWEEP_INTERVAL, SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,14 +111,6 @@ async fn maintain(inner: Arc<Inner>, [success, denial]: [usize; 2], budget: Arc<
             tailored.inspect(|tailored| tailored.sweep());
             store.sweep(&is_useless);
         }
-    }
-}
-
-/// Gives up every answer that is kept, in all caches.
-pub fn flush(reload_state: &ReloadState) {
-    for (_, kept) in reload_state.all::<Kept>() {
-        kept.tailored.get().inspect(|tailored| tailored.clear());
-        kept.store.sweep(&|_| true);
     }
 }
 

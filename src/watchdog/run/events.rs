@@ -3,6 +3,7 @@
 use super::metrics_server::MetricsServer;
 use super::server_sockets::{self, MOST_ADDRESSES, reached};
 use super::{PROBE_DEADLINE, ProbeProgress, ProbeUpdate, Watchdog};
+use crate::admin;
 use crate::chain::Transport;
 use crate::server::ListenAddresses;
 use crate::watchdog::backlog;
@@ -14,7 +15,7 @@ use crate::watchdog::state::{Event, Exit, ProbeResult, ProbeTarget};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Far beyond any grace period.
@@ -23,7 +24,9 @@ const MAX_DRAIN_MS: u64 = 24 * 60 * 60 * 1000;
 impl Watchdog {
     pub(super) fn on_started(&mut self, started: io::Result<ServerProcess>) {
         self.spawning = None;
-        let hello = Instruction::Hello { generation: self.generation, is_first: !self.has_started };
+        let admin = started.is_ok().then(|| self.admin_socket()).flatten();
+        let (generation, is_first) = (self.generation, !self.has_started);
+        let hello = Instruction::Hello { generation, is_first, admin: admin.is_some() };
         match started {
             Ok(server) => {
                 self.has_started = true;
@@ -32,7 +35,7 @@ impl Watchdog {
                     let (here, there) = Channel::pair()?;
                     let there = there.into_fd();
                     let metrics = self.server_metrics.connect(&self.metrics)?;
-                    let beside = [&there, &metrics].into_iter().chain(&cache);
+                    let beside = [&there, &metrics].into_iter().chain(&admin).chain(&cache);
                     let beside: Vec<BorrowedFd<'_>> = beside.map(AsFd::as_fd).collect();
                     (self.files)(here);
                     server.tell(&hello, &beside)
@@ -53,6 +56,17 @@ impl Watchdog {
                 self.pending_exits.push_back(Exit::NotStarted);
             }
         }
+    }
+
+    /// A new one for each server, which alone keeps it: the name is gone with the server.
+    fn admin_socket(&self) -> Option<OwnedFd> {
+        let listening = admin::listen(self.admin_label.as_deref()?);
+        let told = listening.inspect_err(|error| {
+            tracing::warn!(
+                "watchdog: there is no admin socket, so `nodelocaldns cache` cannot ask this server: {error}"
+            );
+        });
+        told.ok()
     }
 
     pub(super) fn on_probe_update(&mut self, update: ProbeUpdate, node: &NodeThread) {

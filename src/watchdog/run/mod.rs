@@ -59,6 +59,8 @@ pub(crate) struct WatchdogSettings {
     pub metrics_address: Option<SocketAddr>,
     /// What else is served there.
     pub status_page: StatusPage,
+    /// What each server's admin socket is called; `None`: it has none.
+    pub admin_label: Option<String>,
 }
 
 /// What serves files to a server, in the present runtime.
@@ -115,6 +117,7 @@ pub(crate) async fn run(
         handover_path: settings.handover,
         cache: None,
         owner: None,
+        admin_label: settings.admin_label,
         offer_by: None,
         is_yielding: false,
         report_probe,
@@ -224,6 +227,7 @@ struct Watchdog {
     cache: Option<OwnedFd>,
     /// What the rules last as long as ([`Interceptor::take_owner`]).
     owner: Option<OwnedFd>,
+    admin_label: Option<String>,
     /// A successor has asked, and is offered everything by then at the latest.
     offer_by: Option<Instant>,
     /// A successor has been given the sockets, and reads them.

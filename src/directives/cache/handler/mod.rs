@@ -22,7 +22,8 @@ use crate::chain::{
 use crate::message::{LowerName, Query, RecordType, Response};
 use futures_util::future::BoxFuture;
 use lookup::LookupOutcome;
-use std::sync::{Arc, OnceLock};
+use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 /// Header flag AA (RFC 1035 section 4.1.1).
@@ -58,9 +59,22 @@ pub(super) struct Kept {
     pub store: Arc<Store<Response>>,
     /// Answers for some clients only. Made when there is one, which is never without `client_subnet`.
     pub tailored: OnceLock<SubnetAnswers>,
+    /// Whose answers these are: listen addresses, zones, and the view.
+    pub of: CacheIdentity,
+    /// The cache of the plan that serves.
+    pub serving: Mutex<Weak<Inner>>,
     budget: Arc<MemoryBudget>,
     /// Held for the registry, which holds it weakly.
     _before_scrape: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// What tells one cache of a process from the others, as its metrics do.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CacheIdentity {
+    pub servers: Vec<String>,
+    pub zones: String,
+    /// Empty without one.
+    pub view: String,
 }
 
 impl Kept {
@@ -76,7 +90,10 @@ impl Kept {
         let before_scrape: Arc<dyn Fn() + Send + Sync> = Arc::new(move || gauges.refresh());
         process.registry.before_scrape(Arc::downgrade(&before_scrape));
         let budget = process.cache_memory.clone();
-        Self { store, tailored: OnceLock::new(), budget, _before_scrape: before_scrape }
+        let of =
+            CacheIdentity { servers: servers.to_vec(), zones: labels.zones.to_owned(), view: labels.view.to_owned() };
+        let (tailored, serving) = (OnceLock::new(), Mutex::default());
+        Self { store, tailored, of, serving, budget, _before_scrape: before_scrape }
     }
 }
 

@@ -325,11 +325,21 @@ impl<T: Payload> Store<T> {
         }
     }
 
-    /// Gives back the memory of useless entries.
-    pub(super) fn sweep(&self, useless: &dyn Fn(&Entry<T>) -> bool) {
-        for shard in &self.shards {
+    /// Gives back the memory of useless entries; how many there were.
+    pub(super) fn sweep(&self, useless: &dyn Fn(&Entry<T>) -> bool) -> usize {
+        let sweep = |shard: &RwLock<Shard<T>>| {
             let old = shard.write().sweep(useless);
             old.iter().for_each(|old| self.forget(old));
+            old.len()
+        };
+        self.shards.iter().map(sweep).sum()
+    }
+
+    /// Shows every entry, shard by shard: insertions wait for the shard that is shown.
+    pub(super) fn for_each(&self, mut each: impl FnMut(&Entry<T>)) {
+        for shard in &self.shards {
+            let shard = shard.read();
+            Kind::ALL.into_iter().flat_map(|kind| shard.oldest_first(kind)).for_each(&mut each);
         }
     }
 

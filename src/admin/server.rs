@@ -1,0 +1,296 @@
+//! The server's end: a thread with a runtime of its own, a bounded number of connections, and a deadline for each step.
+
+use super::protocol::{AdminReply, LONGEST_REQUEST, Task, line, read_request};
+use super::socket::SocketPeer;
+use crate::chain::{MemoryBudget, ReloadState};
+use crate::directives::cache;
+use crate::fairness::LogThrottle;
+use crate::metrics::{Counter, Registry};
+use crate::threads;
+use serde::Serialize;
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+/// Connections at a time; others are told so and let go.
+const CONNECTIONS: usize = 16;
+
+/// How long who connects may take to say what he wants, and to read each part of the answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// After a connection that is not let in: a flood of them takes a few hundredths of a processor and no more.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// After an accept that failed for want of files or memory.
+const LONG_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the process's control thread may take to do what it is told.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the process's control thread is to do.
+#[derive(Debug)]
+pub(crate) enum AdminCommand {
+    /// Have the workers' packet caches let go of all; what is told closes when they have.
+    FlushPackets(oneshot::Sender<mpsc::Receiver<Infallible>>),
+}
+
+/// What is asked about.
+pub(crate) struct AdminContext {
+    pub reload_state: Arc<ReloadState>,
+    pub cache_memory: Arc<MemoryBudget>,
+    pub registry: Registry,
+    pub commands: mpsc::UnboundedSender<AdminCommand>,
+}
+
+/// Everything that a connection needs.
+struct AdminServer {
+    context: AdminContext,
+    flushes: Counter,
+    /// The user that has opened the socket.
+    owner: u32,
+    strangers: LogThrottle,
+}
+
+/// Serves whoever connects to `listener`, on a thread of its own, to the end of the process.
+///
+/// # Errors
+/// Threads, memory or open files are at their limit, or `listener` is no such socket.
+pub(crate) fn serve(listener: OwnedFd, context: AdminContext) -> io::Result<()> {
+    let owner = SocketPeer::of(&listener)?.user;
+    let listener = StdListener::from(listener);
+    listener.set_nonblocking(true)?;
+    let name = "nodelocaldns_cache_flushes_total";
+    let flushes = context.registry.counter(name, "Times that answers were let go of at a user's wish.", &[]);
+    let server = AdminServer { context, flushes, owner, strangers: LogThrottle::new(Instant::now()) };
+    let make = || tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let work = move |runtime: tokio::runtime::Runtime| {
+        let Err(error) = runtime.block_on(accept(listener, Arc::new(server)));
+        tracing::warn!("the admin socket is not served: {error}");
+    };
+    threads::spawn_with_runtime("admin", None, make, work)?;
+    Ok(())
+}
+
+async fn accept(listener: StdListener, server: Arc<AdminServer>) -> io::Result<Infallible> {
+    let listener = UnixListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            sleep(LONG_PAUSE).await;
+            continue;
+        };
+        let Some(user) = server.admitted(&stream) else {
+            drop(stream);
+            sleep(PAUSE).await;
+            continue;
+        };
+        match places.clone().try_acquire_owned() {
+            Ok(place) => {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    // Who asks may be gone before he has his answer.
+                    _ = server.answer(&mut stream, user).await;
+                    drop(place);
+                });
+            }
+            Err(_) => {
+                let busy = AdminReply::Failed(format!("{CONNECTIONS} others ask already: try again"));
+                _ = line(&busy).map(|line| stream.try_write(&line));
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+impl AdminServer {
+    /// The user at the other end, if it is one that may ask.
+    fn admitted(&self, stream: &UnixStream) -> Option<u32> {
+        let peer = SocketPeer::of(stream).ok()?;
+        let is_trusted = peer.is_trusted(self.owner);
+        if !is_trusted && self.strangers.is_due(Instant::now()) {
+            tracing::warn!(
+                "user {} has connected to the admin socket, which is root's, and is not listened to (told once a minute at most)",
+                peer.user
+            );
+        }
+        is_trusted.then_some(peer.user)
+    }
+
+    /// Reads a request, and answers it.
+    async fn answer(&self, stream: &mut UnixStream, user: u32) -> io::Result<()> {
+        let reply = match timeout(PATIENCE, read_line(stream)).await {
+            Ok(request) => match read_request(&request?) {
+                Ok(task) => self.perform(task, user).await,
+                Err(error) => AdminReply::Failed(error.to_string()),
+            },
+            Err(_late) => AdminReply::Failed(format!("no request has come within {} s", PATIENCE.as_secs())),
+        };
+        write(stream, &line(&reply)?).await
+    }
+
+    async fn perform(&self, task: Task, user: u32) -> AdminReply {
+        let AdminContext { reload_state, cache_memory, .. } = &self.context;
+        match task {
+            Task::Stats => done(&cache::stats(reload_state, cache_memory)),
+            Task::List { selection, limit, has_records } => {
+                done(&cache::list(reload_state, Instant::now(), &selection, limit, has_records))
+            }
+            Task::Flush { selection, called } => {
+                let flushed = cache::flush(reload_state, &selection);
+                self.flushes.increment();
+                tracing::info!("plugin/cache: user {user} has flushed {called}: {flushed} were kept");
+                match self.flush_packets().await {
+                    Some(()) => done(&Flushed { flushed }),
+                    None => AdminReply::Failed(format!(
+                        "{flushed} answers were flushed, but a worker has not said within {} s that it gives none of them: it may \
+                         for a second more",
+                        COMMAND_PATIENCE.as_secs()
+                    )),
+                }
+            }
+        }
+    }
+
+    /// After what the handlers keep is gone: from then on a worker puts none of it into its packet cache.
+    async fn flush_packets(&self) -> Option<()> {
+        let flush = async {
+            let (tell, told) = oneshot::channel();
+            self.context.commands.send(AdminCommand::FlushPackets(tell)).ok()?;
+            // Closes, and says nothing.
+            told.await.ok()?.recv().await.map_or(Some(()), |never| match never {})
+        };
+        timeout(COMMAND_PATIENCE, flush).await.ok().flatten()
+    }
+}
+
+/// What a flush has done.
+#[derive(Serialize)]
+struct Flushed {
+    /// Answers that are gone.
+    flushed: usize,
+}
+
+fn done(answer: &impl Serialize) -> AdminReply {
+    match serde_json::to_value(answer) {
+        Ok(answer) => AdminReply::Done(answer),
+        Err(error) => AdminReply::Failed(format!("the answer cannot be written: {error}; please report this")),
+    }
+}
+
+/// A line, without its end.
+async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    loop {
+        if let Some(end) = line.iter().position(|octet| *octet == b'\n') {
+            line.truncate(end);
+            return Ok(line);
+        }
+        if line.len() >= LONGEST_REQUEST {
+            return Err(io::Error::other("a request that is too long"));
+        }
+        let mut chunk = [0; LONGEST_REQUEST];
+        let room = chunk.get_mut(..LONGEST_REQUEST - line.len()).unwrap_or_default();
+        let octets = stream.read(room).await?;
+        if octets == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        line.extend_from_slice(room.get(..octets).unwrap_or_default());
+    }
+}
+
+/// Writes all of it, part by part, each in time.
+async fn write(stream: &mut UnixStream, mut octets: &[u8]) -> io::Result<()> {
+    while !octets.is_empty() {
+        let written = timeout(PATIENCE, stream.write(octets)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        octets = octets.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(owner: u32) -> (AdminServer, mpsc::UnboundedReceiver<AdminCommand>) {
+        let (commands, told) = mpsc::unbounded_channel();
+        let registry = Registry::new(1);
+        let context = AdminContext {
+            reload_state: Arc::default(),
+            cache_memory: Arc::new(MemoryBudget::new(1 << 20)),
+            registry: registry.clone(),
+            commands,
+        };
+        let flushes = registry.counter("nodelocaldns_cache_flushes_total", "Help.", &[]);
+        (AdminServer { context, flushes, owner, strangers: LogThrottle::new(Instant::now()) }, told)
+    }
+
+    /// What is answered to octets, and the end.
+    async fn answered(octets: &[u8]) -> Option<AdminReply> {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let (server, _told) = server(0);
+        // As much as there is room for, as the server may not read all.
+        _ = there.try_write(octets);
+        let serve = async {
+            let mut here = here;
+            _ = server.answer(&mut here, 0).await;
+        };
+        let read = async {
+            let mut text = Vec::new();
+            // Reset where something has not been read.
+            _ = there.read_to_end(&mut text).await;
+            text
+        };
+        let (text, ()) = tokio::join!(read, serve);
+        (!text.is_empty()).then(|| serde_json::from_slice(&text).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_answered_one_that_is_none_is_refused_and_an_endless_one_is_not_read() {
+        assert!(matches!(answered(b"\"cache_stats\"\n").await, Some(AdminReply::Done(_))));
+        assert!(matches!(answered(b"nonsense\n").await, Some(AdminReply::Failed(_))));
+        assert_eq!(answered(&[b'x'; 100_000]).await, None);
+        let Some(AdminReply::Failed(late)) = answered(b"\"cache_stats\"").await else { panic!("it is late") };
+        assert!(late.contains("within 2 s"), "{late}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_does_not_read_is_let_go() {
+        let (mut here, _there) = UnixStream::pair().unwrap();
+        let error = write(&mut here, &vec![0; 10 << 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn who_is_neither_root_nor_the_owner_is_a_stranger() {
+        let (here, _there) = UnixStream::pair().unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(server(own).0.admitted(&here), Some(own));
+        assert_eq!(server(own + 1).0.admitted(&here).is_some(), own == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_is_done_when_all_workers_have_let_go_and_is_said_to_be_half_done_if_one_does_not() {
+        let (server, mut told) = server(0);
+        let task = || read_request(br#"{"cache_flush":"all"}"#).unwrap();
+        let worker = async {
+            let AdminCommand::FlushPackets(tell) = told.recv().await.unwrap();
+            let (flushing, flushed) = mpsc::channel(1);
+            tell.send(flushed).unwrap();
+            sleep(Duration::from_secs(1)).await;
+            drop(flushing);
+        };
+        let began = tokio::time::Instant::now();
+        let (reply, ()) = tokio::join!(server.perform(task(), 0), worker);
+        assert_eq!(reply, AdminReply::Done(serde_json::json!({ "flushed": 0 })));
+        assert_eq!((began.elapsed(), server.flushes.value()), (Duration::from_secs(1), 1));
+        let AdminReply::Failed(why) = server.perform(task(), 0).await else { panic!("nobody has done it") };
+        assert!(why.contains("a worker has not said"), "{why}");
+    }
+}
