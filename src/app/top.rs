@@ -69,7 +69,11 @@ async fn fetch(from: &StatusUrl) -> anyhow::Result<String> {
     match status.as_u16() {
         200 => Ok(text),
         404 => bail!("{url} is not served: --status-page=false switches it off, and agents before 0.3 have none"),
-        status => bail!("{url} answers {status}: {}", plain(text.trim())),
+        status => {
+            let report = serde_json::from_str::<Report>(&text).ok();
+            let said = report.and_then(|report| report.error).unwrap_or(text);
+            bail!("{url} answers {status}: {}", plain(said.trim()))
+        }
     }
 }
 

@@ -67,7 +67,8 @@ pub(super) struct Flags {
     /// Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address)]
     pub metrics_listen_address: Option<SocketAddr>,
-    /// Serve /status.json where the metrics are: who asks for what, what fails and what is slow [default: true]
+    /// Serve a page at / and /status.json where the metrics are: who asks for what, what fails and what is slow
+    /// [default: true]
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = values::boolean

@@ -34,7 +34,7 @@ json\t'One JSON object a line, with time, level and message'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l plugins -d 'List the directives a Corefile may hold, and exit' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -s V -l version -d 'Print the version, and exit' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l metrics-listen-address -d 'Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]' -r
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l status-page -d 'Serve /status.json where the metrics are: who asks for what, what fails and what is slow [default: true]' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l status-page -d 'Serve a page at / and /status.json where the metrics are: who asks for what, what fails and what is slow [default: true]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l status-names -d 'Show names and clients on it to everybody, not only to who asks from this node [default: false]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l workers -d 'Worker threads; by default one for each processor this process may use' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l cache-memory -d 'Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup\'s limit, at most 256MiB' -r
