@@ -1,6 +1,6 @@
 //! The command `top`: asks an agent for its status, and prints it.
 
-use crate::cli::{StatusUrl, TopFormat};
+use crate::cli::{OutputFormat, StatusUrl};
 use crate::net::http_client;
 use crate::query_stats::{Report, Row, VERSION};
 use anyhow::{Context, anyhow, bail, ensure};
@@ -19,7 +19,7 @@ const ROWS: usize = 10;
 const WIDTH: usize = 60;
 
 /// Prints what the agent says.
-pub(super) fn print(output: TopFormat, from: &StatusUrl) -> anyhow::Result<ExitCode> {
+pub(super) fn print(output: OutputFormat, from: &StatusUrl) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let fetched = runtime.block_on(fetch(from));
@@ -31,8 +31,8 @@ pub(super) fn print(output: TopFormat, from: &StatusUrl) -> anyhow::Result<ExitC
     let report: Report = read.map_err(|error| anyhow!("{} is no status page: {error}", shown(from)))?;
     let mut out = io::stdout().lock();
     match output {
-        TopFormat::Json => writeln!(out, "{}", plain_json(&text))?,
-        TopFormat::Text => {
+        OutputFormat::Json => writeln!(out, "{}", plain_json(&text))?,
+        OutputFormat::Text => {
             ensure!(
                 report.version == VERSION,
                 "the agent's status page has version {}, this program knows {VERSION}: use the program that the agent is",

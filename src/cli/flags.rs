@@ -1,8 +1,7 @@
 //! The flags as clap reads them, before they are checked against each other.
 
 use super::completions::Shell;
-use super::doctor::OutputFormat;
-use super::{FallbackTo, StatusUrl, TopFormat, values};
+use super::{FallbackTo, OutputFormat, StatusUrl, values};
 use crate::chain::LogFormat;
 use crate::message::Name;
 use crate::node::Backend;
@@ -220,9 +219,9 @@ pub(super) enum Command {
         /// Print it once, and exit: there is no other way yet
         #[arg(long, required = true)]
         once: bool,
-        /// How to print
+        /// How to print; docs/status.md has the fields of json
         #[arg(long, value_name = "FORM", default_value = "text")]
-        output: TopFormat,
+        output: OutputFormat,
         /// Where the agent serves it, such as through a port-forward
         #[arg(
             long, value_name = "URL", default_value = "http://127.0.0.1:9353/status.json",
@@ -285,7 +284,7 @@ pub(super) struct DoctorFlags {
         value_parser = values::name
     )]
     pub name: Name,
-    /// How to print
+    /// How to print; src/doctor/README.md has the fields of json
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub output: OutputFormat,
 }

@@ -8,7 +8,7 @@ mod flags;
 mod values;
 
 pub(crate) use completions::Shell;
-pub(crate) use doctor::{Doctor, OutputFormat};
+pub(crate) use doctor::Doctor;
 
 use crate::chain::LogFormat;
 use crate::node::Backend;
@@ -72,7 +72,7 @@ pub(crate) enum Invocation {
     Completions(Shell),
     /// `top`: print what an agent says that it is asked.
     Top {
-        output: TopFormat,
+        output: OutputFormat,
         from: StatusUrl,
     },
     /// `-plugins`
@@ -93,12 +93,12 @@ pub(crate) enum FormatMode {
     Check,
 }
 
-/// How `top` prints.
+/// How a command prints what it has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum TopFormat {
-    /// Tables
+pub(crate) enum OutputFormat {
+    /// For people
     Text,
-    /// For programs, as the agent says it; docs/status.md has the fields
+    /// For programs
     Json,
 }
 

@@ -1,6 +1,6 @@
 use super::{
     Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode, OutputFormat, ServeOptions,
-    Shell, StatusUrl, TopFormat,
+    Shell, StatusUrl,
 };
 use crate::chain::LogFormat;
 use crate::node::Backend;
@@ -417,13 +417,16 @@ fn the_status_page_is_served_with_names_for_this_node_unless_told_otherwise() {
 fn top_asks_this_node_s_agent_once_unless_told_whom_to_ask() {
     let url = |host: &str, port, path: &str| StatusUrl { host: host.to_owned(), port, path: path.to_owned() };
     for (arguments, output, from) in [
-        (&["top", "--once"][..], TopFormat::Text, url("127.0.0.1", 9353, "/status.json")),
+        (&["top", "--once"][..], OutputFormat::Text, url("127.0.0.1", 9353, "/status.json")),
         (
             &["top", "--once", "--output", "json", "--from", "http://[::1]:9999"],
-            TopFormat::Json,
+            OutputFormat::Json,
             url("::1", 9999, "/status.json"),
         ),
-        (&["top", "--once", "--from=http://node-7/x?y=1"], TopFormat::Text, url("node-7", 80, "/x?y=1")),
+        (&["top", "--once", "--from=http://node-7/x?y=1"], OutputFormat::Text, url("node-7", 80, "/x?y=1")),
+        (&["top", "--once", "--from=http://node-7?x"], OutputFormat::Text, url("node-7", 80, "/status.json?x")),
+        (&["top", "--once", "--from=http://node-7/?x"], OutputFormat::Text, url("node-7", 80, "/status.json?x")),
+        (&["top", "--once", "--from=http://node-7/"], OutputFormat::Text, url("node-7", 80, "/status.json")),
     ] {
         assert_eq!(parse(arguments), Ok(Invocation::Top { output, from }), "{arguments:?}");
     }

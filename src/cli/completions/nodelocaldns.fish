@@ -95,12 +95,12 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l pro
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l health-port -d 'Port of the directive health' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l metrics-listen-address -d 'Where the agent serves its metrics' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l name -d 'An ordinary name to ask for, beside the question that only our server can answer' -r
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l output -d 'How to print' -r -f -a "text\t'For people'
-json\t'For programs; src/doctor/README.md has the fields'"
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l output -d 'How to print; src/doctor/README.md has the fields of json' -r -f -a "text\t'For people'
+json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l output -d 'How to print' -r -f -a "text\t'Tables'
-json\t'For programs, as the agent says it; docs/status.md has the fields'"
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l output -d 'How to print; docs/status.md has the fields of json' -r -f -a "text\t'For people'
+json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l from -d 'Where the agent serves it, such as through a port-forward' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l once -d 'Print it once, and exit: there is no other way yet'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
