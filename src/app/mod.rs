@@ -76,7 +76,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Invocation::Doctor(doctor) => doctor::examine(*doctor),
         Invocation::Completions(shell) => print_completions(shell),
-        Invocation::Top { output, from } => top::print(output, &from),
+        Invocation::Top { how, from } => top::run(how, &from),
         Invocation::ListDirectives => print_directives(),
         Invocation::Version => print_version(),
         Invocation::Serve(options) => serve(options),

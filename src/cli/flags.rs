@@ -213,11 +213,11 @@ pub(super) enum Command {
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
-    /// Print what the node's agent is asked: rates, names, clients, failures, what is slow and why. Exit status 0 if
-    /// the agent says so, else 1.
+    /// Show what the node's agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the
+    /// last line names the keys. Exit status of --once: 0 if the agent says it, else 1.
     Top {
-        /// Print it once, and exit: there is no other way yet
-        #[arg(long, required = true)]
+        /// Print it once, and exit
+        #[arg(long)]
         once: bool,
         /// How to print; docs/status.md has the fields of json
         #[arg(long, value_name = "FORM", default_value = "text")]

@@ -70,9 +70,9 @@ pub(crate) enum Invocation {
     Doctor(Box<Doctor>),
     /// `completions SHELL`: print what completes command lines there.
     Completions(Shell),
-    /// `top`: print what an agent says that it is asked.
+    /// `top`: show what an agent says that it is asked.
     Top {
-        output: OutputFormat,
+        how: TopMode,
         from: StatusUrl,
     },
     /// `-plugins`
@@ -100,6 +100,15 @@ pub(crate) enum OutputFormat {
     Text,
     /// For programs
     Json,
+}
+
+/// What `top` does with what an agent says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TopMode {
+    /// It is shown in the terminal, and asked for again and again.
+    Live,
+    /// It is printed.
+    Once(OutputFormat),
 }
 
 /// Where an agent's status is: `http://HOST:PORT/PATH`.
@@ -230,7 +239,11 @@ impl Invocation {
             Some(Command::Completions { shell }) => return Ok(Self::Completions(shell)),
             Some(Command::Sleep { time }) => return Ok(Self::Sleep { time }),
             Some(Command::Doctor(flags)) => return Ok(Self::Doctor(Box::new(doctor(*flags)))),
-            Some(Command::Top { once: _, output, from }) => return Ok(Self::Top { output, from }),
+            Some(Command::Top { once, output, from }) => {
+                let how = top_mode(once, output);
+                let how = how.map_err(|(kind, message)| Flags::command().error(kind, message))?;
+                return Ok(Self::Top { how, from });
+            }
             None => {}
         }
         if flags.version.unwrap_or(false) {
@@ -270,6 +283,18 @@ fn doctor(flags: DoctorFlags) -> Doctor {
 }
 
 type Objection = (ErrorKind, String);
+
+fn top_mode(is_once: bool, output: OutputFormat) -> Result<TopMode, Objection> {
+    match (is_once, output) {
+        (true, output) => Ok(TopMode::Once(output)),
+        (false, OutputFormat::Text) => Ok(TopMode::Live),
+        (false, OutputFormat::Json) => {
+            let message =
+                "--output json prints what there is now, and the view in the terminal has no such form: add --once";
+            Err((ErrorKind::MissingRequiredArgument, message.to_owned()))
+        }
+    }
+}
 
 fn serve_options(flags: Flags) -> Result<ServeOptions, Objection> {
     let default_metrics = flags.localip.as_ref().map(|_| DEFAULT_METRICS);

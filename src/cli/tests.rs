@@ -1,6 +1,6 @@
 use super::{
     Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode, OutputFormat, ServeOptions,
-    Shell, StatusUrl,
+    Shell, StatusUrl, TopMode,
 };
 use crate::chain::LogFormat;
 use crate::node::Backend;
@@ -414,23 +414,40 @@ fn the_status_page_is_served_with_names_for_this_node_unless_told_otherwise() {
 }
 
 #[test]
-fn top_asks_this_node_s_agent_once_unless_told_whom_to_ask() {
+fn top_asks_this_node_s_agent_unless_told_whom_to_ask() {
     let url = |host: &str, port, path: &str| StatusUrl { host: host.to_owned(), port, path: path.to_owned() };
-    for (arguments, output, from) in [
-        (&["top", "--once"][..], OutputFormat::Text, url("127.0.0.1", 9353, "/status.json")),
+    for (arguments, how, from) in [
+        (&["top", "--from", "http://node-7"][..], TopMode::Live, url("node-7", 80, "/status.json")),
+        (&["top", "--once"], TopMode::Once(OutputFormat::Text), url("127.0.0.1", 9353, "/status.json")),
         (
             &["top", "--once", "--output", "json", "--from", "http://[::1]:9999"],
-            OutputFormat::Json,
+            TopMode::Once(OutputFormat::Json),
             url("::1", 9999, "/status.json"),
         ),
-        (&["top", "--once", "--from=http://node-7/x?y=1"], OutputFormat::Text, url("node-7", 80, "/x?y=1")),
-        (&["top", "--once", "--from=http://node-7?x"], OutputFormat::Text, url("node-7", 80, "/status.json?x")),
-        (&["top", "--once", "--from=http://node-7/?x"], OutputFormat::Text, url("node-7", 80, "/status.json?x")),
-        (&["top", "--once", "--from=http://node-7/"], OutputFormat::Text, url("node-7", 80, "/status.json")),
+        (
+            &["top", "--once", "--from=http://node-7/x?y=1"],
+            TopMode::Once(OutputFormat::Text),
+            url("node-7", 80, "/x?y=1"),
+        ),
+        (
+            &["top", "--once", "--from=http://node-7?x"],
+            TopMode::Once(OutputFormat::Text),
+            url("node-7", 80, "/status.json?x"),
+        ),
+        (
+            &["top", "--once", "--from=http://node-7/?x"],
+            TopMode::Once(OutputFormat::Text),
+            url("node-7", 80, "/status.json?x"),
+        ),
+        (
+            &["top", "--once", "--from=http://node-7/"],
+            TopMode::Once(OutputFormat::Text),
+            url("node-7", 80, "/status.json"),
+        ),
     ] {
-        assert_eq!(parse(arguments), Ok(Invocation::Top { output, from }), "{arguments:?}");
+        assert_eq!(parse(arguments), Ok(Invocation::Top { how, from }), "{arguments:?}");
     }
-    assert!(refused(&["top"]).contains("--once"));
+    assert!(refused(&["top", "--output", "json"]).contains("--once"));
     for wrong in ["https://127.0.0.1:9353", "127.0.0.1:9353", "http://", "x"] {
         let said = refused(&["top", "--once", "--from", wrong]);
         assert!(said.contains(wrong) && said.contains("http://127.0.0.1:9353"), "{said}");

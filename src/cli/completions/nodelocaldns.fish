@@ -66,7 +66,7 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "teardown"
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "sleep" -d 'Wait, and exit with status 0: for a preStop hook, since an image of ours has no shell that could. Touches nothing'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "doctor" -d 'Say whether this node\'s queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if nothing is wrong, 1 if something is, 3 if nothing wrong was seen but not everything could be looked at'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "completions" -d 'Print a script that has a shell complete command lines: `source <(nodelocaldns completions bash)`'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "top" -d 'Print what the node\'s agent is asked: rates, names, clients, failures, what is slow and why. Exit status 0 if the agent says so, else 1'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "top" -d 'Show what the node\'s agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the last line names the keys. Exit status of --once: 0 if the agent says it, else 1'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l strict -d 'Warnings are errors'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l portable -d 'Warn of what node-cache does not take, for the day that you go back to it'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -s h -l help -d 'Print help'
@@ -102,5 +102,5 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand completions" -
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l output -d 'How to print; docs/status.md has the fields of json' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l from -d 'Where the agent serves it, such as through a port-forward' -r
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l once -d 'Print it once, and exit: there is no other way yet'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l once -d 'Print it once, and exit'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
