@@ -2,7 +2,7 @@
 
 use super::top::{plain, plain_json, table};
 use crate::admin::{self, AdminRequest};
-use crate::cli::{AdminFormat, AdminTarget};
+use crate::cli::{OutputFormat, AdminTarget};
 use serde_json::Value;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ pub(super) fn ask_cache(request: &AdminRequest, target: &AdminTarget) -> anyhow:
     // It may have the server's words in it.
     let answer = answer.map_err(|error| anyhow::anyhow!("{}", plain(&error.to_string())))?;
     let text = match target.output {
-        AdminFormat::Json => format!("{}\n", plain_json(&answer.to_string())),
-        AdminFormat::Text => tables(request, &answer),
+        OutputFormat::Json => format!("{}\n", plain_json(&answer.to_string())),
+        OutputFormat::Text => tables(request, &answer),
     };
     io::stdout().lock().write_all(text.as_bytes())?;
     let is_missing = matches!(request, AdminRequest::CacheGet { .. }) && answer["matched"] == 0;

@@ -77,7 +77,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Invocation::Doctor(doctor) => doctor::examine(*doctor),
         Invocation::Completions(shell) => print_completions(shell),
-        Invocation::Top { output, from } => top::print(output, &from),
+        Invocation::Top { how, from } => top::run(how, &from),
         Invocation::Cache { request, socket } => admin::ask_cache(&request, &socket),
         Invocation::ListDirectives => print_directives(),
         Invocation::Version => print_version(),

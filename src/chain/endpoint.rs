@@ -63,23 +63,28 @@ impl Endpoint {
         };
         Self { address, path: "/metrics", answers: HttpAnswers::Shared(Arc::new(answer)), tls: None }
     }
-    /// `/status.json`: what `ask` is told. Names and clients are for whoever asks from this machine, and for others if
-    /// `shows_all`.
+    /// `/status.json`: what `ask` is told, 503 where that is not all. Names and clients are for whoever asks from this
+    /// machine, and for others if `shows_all`.
     pub(crate) fn status(address: SocketAddr, ask: AskStatus, shows_all: bool) -> Self {
         let answer = |shows_names: bool| -> AnswerAll {
             let ask = ask.clone();
             Arc::new(move || {
                 let asked = ask(shows_names);
                 Box::pin(async move {
-                    match asked.await {
-                        Ok(body) => HttpAnswer { status: 200, content_type: "application/json", body: body.into() },
-                        Err(why) => HttpAnswer::text(503, format!("no status: {why}.\n")),
-                    }
+                    let (status, body) = match asked.await {
+                        Ok(body) => (200, body),
+                        Err(body) => (503, body),
+                    };
+                    HttpAnswer { status, content_type: "application/json", body: body.into() }
                 })
             })
         };
         let answers = HttpAnswers::ByPlace { here: answer(true), elsewhere: answer(shows_all) };
         Self { address, path: "/status.json", answers, tls: None }
+    }
+    /// One whose answer is always the same.
+    pub(crate) fn document(address: SocketAddr, path: &'static str, document: &'static Document) -> Self {
+        Self { address, path, answers: HttpAnswers::Document(document), tls: None }
     }
     /// One whose answers are [`HttpAnswers::ForEach`].
     pub fn for_each(
@@ -108,9 +113,20 @@ pub enum HttpAnswers {
         /// For all others.
         elsewhere: AnswerAll,
     },
+    /// Always the same, for who asks by an address as in [`HttpAnswers::ByPlace`].
+    Document(&'static Document),
     /// One for each request, from the query of its URI (RFC 3986 section 3.4; empty if there is none). It may take
     /// time, and is dropped when its client goes. Whoever gives it bounds how much is made for all who ask.
     ForEach(AnswerEach),
+}
+
+/// An answer of which all is known beforehand.
+#[derive(Debug)]
+pub struct Document {
+    /// Names and values, Content-Type among them.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// What follows them.
+    pub body: &'static str,
 }
 
 /// Makes an answer for all who ask.
@@ -140,5 +156,6 @@ impl HttpAnswer {
 /// Asks the other process of this program for its metrics in text format; `None` if it does not say, or not in time.
 pub(crate) type AskMetrics = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
 
-/// Asks the server for its status, in JSON, with names and clients or without.
-pub(crate) type AskStatus = Arc<dyn Fn(bool) -> BoxFuture<'static, Result<String, NoStatus>> + Send + Sync>;
+/// Asks for the status, in JSON, with names and clients or without. The error is JSON too: what is known when the server
+/// does not tell its own.
+pub(crate) type AskStatus = Arc<dyn Fn(bool) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;

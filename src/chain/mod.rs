@@ -42,7 +42,7 @@ pub(crate) use config::{
 };
 pub use config::{Interfaces, Loaders};
 pub(crate) use data_file::{DataFilePoll, DataFiles};
-pub(crate) use endpoint::{AnswerAll, AnswerEach, AskMetrics, AskStatus, HttpAnswers, NoStatus};
+pub(crate) use endpoint::{AnswerAll, AnswerEach, AskMetrics, AskStatus, Document, HttpAnswers, NoStatus};
 pub use endpoint::{Endpoint, HttpAnswer};
 pub(crate) use format::{COMMON, Differing, Format, PacketFormat, placeholders};
 pub(crate) use host_name::host_name;

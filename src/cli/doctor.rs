@@ -1,6 +1,6 @@
 //! The command `doctor`: what is not given on its command line is taken from the agent that runs here.
 
-use super::{Agent, Invocation, Mode, ServeOptions};
+use super::{Agent, Invocation, Mode, OutputFormat, ServeOptions};
 use crate::message::Name;
 use crate::node::Backend;
 use std::net::{IpAddr, SocketAddr};
@@ -19,15 +19,6 @@ pub(crate) struct Doctor {
     /// An ordinary name to ask for.
     pub name: Name,
     pub output: OutputFormat,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum OutputFormat {
-    /// For people
-    Text,
-    /// For programs; src/doctor/README.md has the fields
-    Json,
 }
 
 impl Doctor {

@@ -1,8 +1,7 @@
 //! The flags as clap reads them, before they are checked against each other.
 
 use super::completions::Shell;
-use super::doctor::OutputFormat;
-use super::{AdminFormat, AdminSocket, FallbackTo, StatusUrl, TopFormat, values};
+use super::{AdminSocket, FallbackTo, OutputFormat, StatusUrl, values};
 use crate::chain::LogFormat;
 use crate::message::{Name, RecordType};
 use crate::node::Backend;
@@ -67,7 +66,8 @@ pub(super) struct Flags {
     /// Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address)]
     pub metrics_listen_address: Option<SocketAddr>,
-    /// Serve /status.json where the metrics are: who asks for what, what fails and what is slow [default: true]
+    /// Serve a page at / and /status.json where the metrics are: who asks for what, what fails and what is slow
+    /// [default: true]
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = values::boolean
@@ -221,15 +221,15 @@ pub(super) enum Command {
     /// started the server. Exit status 0 if the server has done it, else 1.
     #[command(subcommand, disable_help_subcommand = true)]
     Cache(CacheCommand),
-    /// Print what the node's agent is asked: rates, names, clients, failures, what is slow and why. Exit status 0 if
-    /// the agent says so, else 1.
+    /// Show what the node's agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the
+    /// last line names the keys. Exit status of --once: 0 if the agent says it, else 1.
     Top {
-        /// Print it once, and exit: there is no other way yet
-        #[arg(long, required = true)]
+        /// Print it once, and exit
+        #[arg(long)]
         once: bool,
-        /// How to print
+        /// How to print; docs/status.md has the fields of json
         #[arg(long, value_name = "FORM", default_value = "text")]
-        output: TopFormat,
+        output: OutputFormat,
         /// Where the agent serves it, such as through a port-forward
         #[arg(
             long, value_name = "URL", default_value = "http://127.0.0.1:9353/status.json",
@@ -291,7 +291,7 @@ pub(super) struct AdminFlags {
     pub admin_socket: Option<String>,
     /// How to print
     #[arg(long, value_name = "FORM", default_value = "text")]
-    pub output: AdminFormat,
+    pub output: OutputFormat,
 }
 
 /// Those of the agent that its Corefile depends on.
@@ -347,7 +347,7 @@ pub(super) struct DoctorFlags {
         value_parser = values::name
     )]
     pub name: Name,
-    /// How to print
+    /// How to print; src/doctor/README.md has the fields of json
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub output: OutputFormat,
 }

@@ -8,7 +8,7 @@ mod flags;
 mod values;
 
 pub(crate) use completions::Shell;
-pub(crate) use doctor::{Doctor, OutputFormat};
+pub(crate) use doctor::Doctor;
 
 use crate::admin::{AdminRequest, FlushTarget};
 use crate::chain::LogFormat;
@@ -71,9 +71,9 @@ pub(crate) enum Invocation {
     Doctor(Box<Doctor>),
     /// `completions SHELL`: print what completes command lines there.
     Completions(Shell),
-    /// `top`: print what an agent says that it is asked.
+    /// `top`: show what an agent says that it is asked.
     Top {
-        output: TopFormat,
+        how: TopMode,
         from: StatusUrl,
     },
     /// `cache`: look into a server's caches, or let answers go.
@@ -100,12 +100,12 @@ pub(crate) enum FormatMode {
     Check,
 }
 
-/// How `top` prints.
+/// How a command prints what it has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum TopFormat {
-    /// Tables
+pub(crate) enum OutputFormat {
+    /// For people
     Text,
-    /// For programs, as the agent says it; docs/status.md has the fields
+    /// For programs
     Json,
 }
 
@@ -114,16 +114,7 @@ pub(crate) enum TopFormat {
 pub(crate) struct AdminTarget {
     /// What its admin socket is called; `None`: the only one there is.
     pub label: Option<String>,
-    pub output: AdminFormat,
-}
-
-/// How what an admin socket has answered is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum AdminFormat {
-    /// Tables
-    Text,
-    /// For programs; docs/admin.md has the fields
-    Json,
+    pub output: OutputFormat,
 }
 
 /// What a server's admin socket is called (`--admin-socket`).
@@ -134,6 +125,15 @@ pub(crate) enum AdminSocket {
     /// By the first address of `-localip`, else by the process's ID.
     Own,
     Label(String),
+}
+
+/// What `top` does with what an agent says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TopMode {
+    /// It is shown in the terminal, and asked for again and again.
+    Live,
+    /// It is printed.
+    Once(OutputFormat),
 }
 
 /// Where an agent's status is: `http://HOST:PORT/PATH`.
@@ -265,7 +265,11 @@ impl Invocation {
             Some(Command::Completions { shell }) => return Ok(Self::Completions(shell)),
             Some(Command::Sleep { time }) => return Ok(Self::Sleep { time }),
             Some(Command::Doctor(flags)) => return Ok(Self::Doctor(Box::new(doctor(*flags)))),
-            Some(Command::Top { once: _, output, from }) => return Ok(Self::Top { output, from }),
+            Some(Command::Top { once, output, from }) => {
+                let how = top_mode(once, output);
+                let how = how.map_err(|(kind, message)| Flags::command().error(kind, message))?;
+                return Ok(Self::Top { how, from });
+            }
             Some(Command::Cache(command)) => return Ok(cache(command)),
             None => {}
         }
@@ -325,6 +329,18 @@ fn doctor(flags: DoctorFlags) -> Doctor {
 }
 
 type Objection = (ErrorKind, String);
+
+fn top_mode(is_once: bool, output: OutputFormat) -> Result<TopMode, Objection> {
+    match (is_once, output) {
+        (true, output) => Ok(TopMode::Once(output)),
+        (false, OutputFormat::Text) => Ok(TopMode::Live),
+        (false, OutputFormat::Json) => {
+            let message =
+                "--output json prints what there is now, and the view in the terminal has no such form: add --once";
+            Err((ErrorKind::MissingRequiredArgument, message.to_owned()))
+        }
+    }
+}
 
 fn serve_options(flags: Flags) -> Result<ServeOptions, Objection> {
     let default_metrics = flags.localip.as_ref().map(|_| DEFAULT_METRICS);

@@ -1,6 +1,6 @@
 use super::{
-    AdminFormat, AdminSocket, AdminTarget, Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation,
-    Mode, OutputFormat, ServeOptions, Shell, StatusUrl, TopFormat,
+    AdminSocket, AdminTarget, Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode,
+    OutputFormat, ServeOptions, Shell, StatusUrl, TopMode,
 };
 use crate::admin::{AdminRequest, FlushTarget};
 use crate::chain::LogFormat;
@@ -416,20 +416,40 @@ fn the_status_page_is_served_with_names_for_this_node_unless_told_otherwise() {
 }
 
 #[test]
-fn top_asks_this_node_s_agent_once_unless_told_whom_to_ask() {
+fn top_asks_this_node_s_agent_unless_told_whom_to_ask() {
     let url = |host: &str, port, path: &str| StatusUrl { host: host.to_owned(), port, path: path.to_owned() };
-    for (arguments, output, from) in [
-        (&["top", "--once"][..], TopFormat::Text, url("127.0.0.1", 9353, "/status.json")),
+    for (arguments, how, from) in [
+        (&["top", "--from", "http://node-7"][..], TopMode::Live, url("node-7", 80, "/status.json")),
+        (&["top", "--once"], TopMode::Once(OutputFormat::Text), url("127.0.0.1", 9353, "/status.json")),
         (
             &["top", "--once", "--output", "json", "--from", "http://[::1]:9999"],
-            TopFormat::Json,
+            TopMode::Once(OutputFormat::Json),
             url("::1", 9999, "/status.json"),
         ),
-        (&["top", "--once", "--from=http://node-7/x?y=1"], TopFormat::Text, url("node-7", 80, "/x?y=1")),
+        (
+            &["top", "--once", "--from=http://node-7/x?y=1"],
+            TopMode::Once(OutputFormat::Text),
+            url("node-7", 80, "/x?y=1"),
+        ),
+        (
+            &["top", "--once", "--from=http://node-7?x"],
+            TopMode::Once(OutputFormat::Text),
+            url("node-7", 80, "/status.json?x"),
+        ),
+        (
+            &["top", "--once", "--from=http://node-7/?x"],
+            TopMode::Once(OutputFormat::Text),
+            url("node-7", 80, "/status.json?x"),
+        ),
+        (
+            &["top", "--once", "--from=http://node-7/"],
+            TopMode::Once(OutputFormat::Text),
+            url("node-7", 80, "/status.json"),
+        ),
     ] {
-        assert_eq!(parse(arguments), Ok(Invocation::Top { output, from }), "{arguments:?}");
+        assert_eq!(parse(arguments), Ok(Invocation::Top { how, from }), "{arguments:?}");
     }
-    assert!(refused(&["top"]).contains("--once"));
+    assert!(refused(&["top", "--output", "json"]).contains("--once"));
     for wrong in ["https://127.0.0.1:9353", "127.0.0.1:9353", "http://", "x"] {
         let said = refused(&["top", "--once", "--from", wrong]);
         assert!(said.contains(wrong) && said.contains("http://127.0.0.1:9353"), "{said}");
@@ -516,12 +536,12 @@ fn caches_are_looked_into_and_flushed_by_name_zone_or_whole() {
         Ok(Invocation::Cache { request, socket }) => (request, socket),
         other => panic!("{arguments:?}: {other:?}"),
     };
-    let target = AdminTarget { label: None, output: AdminFormat::Text };
+    let target = AdminTarget { label: None, output: OutputFormat::Text };
     assert_eq!(asked(&["stats"]), (AdminRequest::CacheStats, target.clone()));
     let (request, socket) =
         asked(&["list", "--filter", "*.internal", "--limit", "7", "--admin-socket", "a", "--output", "json"]);
     assert_eq!(request, AdminRequest::CacheList { filter: Some("*.internal".to_owned()), limit: 7 });
-    assert_eq!(socket, AdminTarget { label: Some("a".to_owned()), output: AdminFormat::Json });
+    assert_eq!(socket, AdminTarget { label: Some("a".to_owned()), output: OutputFormat::Json });
     let get = |qtype| AdminRequest::CacheGet { name: "a.example.".to_owned(), qtype };
     assert_eq!(asked(&["get", "a.example"]).0, get(None));
     assert_eq!(asked(&["get", "a.example", "--type", "aaaa"]).0, get(Some(28)));

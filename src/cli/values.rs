@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// IFNAMSIZ of the kernel, without the final zero.
 const INTERFACE_NAME_OCTETS: usize = 15;
+/// Where an agent serves its status unless another path is named.
+const STATUS_PATH: &str = "/status.json";
 /// Of a label (RFC 1035 section 2.3.4).
 const SERVICE_NAME_OCTETS: usize = 63;
 
@@ -39,12 +41,14 @@ pub(super) fn status_url(text: &str) -> Result<StatusUrl, String> {
     let wrong = || format!("`{text}` is no such place: write http://HOST:PORT, such as http://127.0.0.1:9353");
     let url: hyper::Uri = text.parse().map_err(|_| wrong())?;
     let (Some("http"), Some(host)) = (url.scheme_str(), url.host()) else { return Err(wrong()) };
-    let path = url.path_and_query().map(ToString::to_string).filter(|path| path != "/");
-    Ok(StatusUrl {
-        host: host.trim_matches(['[', ']']).to_owned(),
-        port: url.port_u16().unwrap_or(80),
-        path: path.unwrap_or_else(|| "/status.json".to_owned()),
-    })
+    let path = url.path_and_query().map(ToString::to_string).unwrap_or_default();
+    // A query may follow no path at all.
+    let path = match path.strip_prefix('/').unwrap_or(&path) {
+        "" => STATUS_PATH.to_owned(),
+        query if query.starts_with('?') => format!("{STATUS_PATH}{query}"),
+        _ => path,
+    };
+    Ok(StatusUrl { host: host.trim_matches(['[', ']']).to_owned(), port: url.port_u16().unwrap_or(80), path })
 }
 
 /// Addresses of `-localip`: at least one, none twice, in their order; each can be a link's.

@@ -31,7 +31,10 @@ mod tests;
 
 pub(crate) use history::STRETCH;
 pub(crate) use recorder::{Miss, is_failure};
-pub(crate) use report::{FailureReport, Report, Row, VERSION, WindowReport};
+pub(crate) use report::{
+    ConfigurationReport, FailureReport, InterceptedAddress, Point, Report, Row, VERSION, WatchdogEvent, WatchdogReport,
+    WindowReport,
+};
 pub(crate) use sampler::Sampler;
 pub(crate) use tally::{Asked, Route};
 
@@ -56,6 +59,10 @@ const ROWS: usize = 50;
 const BLOCKS: usize = 64;
 /// Counts of the blocks' queries that are kept: of a minute.
 const BLOCK_COUNTS: usize = 7;
+/// Points of the timeline: of ten minutes.
+const POINTS: usize = 60;
+/// Characters of the configuration's warnings that are told, and of why one is refused.
+const MOST_TEXT: usize = 16 << 10;
 
 /// A worker's, apart from the others': processors fetch cache lines in pairs.
 #[derive(Default)]
@@ -71,6 +78,7 @@ pub(crate) struct QueryStats {
     /// One for each worker slot.
     recorders: Box<[Own]>,
     past: Mutex<Past>,
+    configuration: Mutex<ConfigurationReport>,
     registry: Registry,
 }
 
@@ -84,6 +92,8 @@ struct Past {
     failures: Vec<FailedQuery>,
     /// The newest last.
     blocks: VecDeque<(Instant, BTreeMap<Vec<String>, u64>)>,
+    /// The newest last, each with when it ended, which its report tells otherwise.
+    timeline: VecDeque<(Instant, Point)>,
 }
 
 impl QueryStats {
@@ -93,8 +103,32 @@ impl QueryStats {
         let (history, present) = (History::default(), Tally::default());
         // Nothing is counted yet.
         let blocks = VecDeque::from([(since, BTreeMap::new())]);
-        let past = Past { history, since, present, failures: Vec::new(), blocks };
-        Self { recorders: (0..slots.max(1)).map(|_| Own::default()).collect(), past: Mutex::new(past), registry }
+        let past = Past { history, since, present, failures: Vec::new(), blocks, timeline: VecDeque::new() };
+        Self {
+            recorders: (0..slots.max(1)).map(|_| Own::default()).collect(),
+            past: Mutex::new(past),
+            configuration: Mutex::default(),
+            registry,
+        }
+    }
+
+    /// What serves from now on. Whether what is configured is refused is as it was said last.
+    pub(crate) fn set_configuration(&self, mut configuration: ConfigurationReport) {
+        configuration.warnings = configuration.warnings.map(|text| beginning(&text));
+        configuration.serves.truncate(BLOCKS);
+        let mut last = self.configuration.lock();
+        (configuration.is_refused, configuration.refusal) = (last.is_refused, last.refusal.take());
+        *last = configuration;
+    }
+
+    /// Whether what is configured is not what serves, and why; a reason that is not given is the one before.
+    pub(crate) fn set_refused(&self, is_refused: bool, why: Option<String>) {
+        let mut configuration = self.configuration.lock();
+        configuration.is_refused = is_refused;
+        configuration.refusal = configuration.refusal.take().filter(|_| is_refused);
+        if let Some(why) = why.filter(|_| is_refused) {
+            configuration.refusal = Some(beginning(&why));
+        }
     }
 
     /// Records on the calling thread, which waits for nobody.
@@ -129,6 +163,10 @@ impl QueryStats {
         let blocks = self.block_counts();
         let took = now.saturating_duration_since(past.since);
         past.since = now;
+        if past.timeline.len() == POINTS {
+            past.timeline.pop_front();
+        }
+        past.timeline.push_back((now, point(took, &past.present)));
         past.history.push(took, mem::take(&mut past.present));
         if past.blocks.len() == BLOCK_COUNTS {
             past.blocks.pop_front();
@@ -160,6 +198,10 @@ impl QueryStats {
             unmatched_per_second,
             upstreams: self.upstream_latencies(),
             failures: past.failures.iter().map(|failure| writer.failure(failure)).collect(),
+            timeline: past.timeline.iter().map(|(ended, point)| writer.point(*ended, point)).collect(),
+            configuration: writer.configuration(&self.configuration.lock()),
+            error: None,
+            watchdog: None,
         }
     }
 
@@ -218,6 +260,26 @@ fn block_reports(
     blocks.sort_by(|one, other| other.queries_per_second.total_cmp(&one.queries_per_second));
     blocks.truncate(BLOCKS);
     (blocks, unmatched.iter().fold(0.0, |sum, block| sum + block.queries_per_second))
+}
+
+/// What was asked in a stretch that took so long.
+fn point(took: Duration, tally: &Tally) -> Point {
+    let asked: u64 = tally.upstreams.values().map(|upstream| upstream.queries).sum();
+    let spent: Duration = tally.upstreams.values().map(|upstream| upstream.took).sum();
+    let longest = tally.upstreams.values().map(|upstream| upstream.longest).max();
+    Point {
+        time_ms: 0,
+        seconds: took.as_secs_f64(),
+        queries: tally.hits + tally.misses + tally.rejected,
+        hits: tally.hits,
+        failures: tally.failures,
+        mean_ms: (asked > 0).then(|| milliseconds(spent) / asked as f64),
+        longest_ms: longest.map(milliseconds),
+    }
+}
+
+fn beginning(text: &str) -> String {
+    text.chars().take(MOST_TEXT).collect()
 }
 
 /// Makes text of what was recorded.
@@ -305,6 +367,18 @@ impl Writer {
             reason: self.shows_names.then(|| failed.reason.to_string()),
             upstream: failed.upstream.map(|upstream| upstream.to_string()),
         }
+    }
+
+    fn point(&self, ended: Instant, point: &Point) -> Point {
+        Point { time_ms: self.milliseconds_at(ended), ..point.clone() }
+    }
+
+    fn configuration(&self, configuration: &ConfigurationReport) -> ConfigurationReport {
+        let mut configuration = configuration.clone();
+        if !self.shows_names {
+            (configuration.warnings, configuration.refusal) = (None, None);
+        }
+        configuration
     }
 
     fn milliseconds_at(&self, at: Instant) -> u64 {

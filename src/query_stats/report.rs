@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// Rises when a field goes or changes its meaning; that there are more changes nothing.
 pub(crate) const VERSION: u32 = 1;
 
-/// All that is told.
+/// All that is told. The server's part, but for `error` and `watchdog`, which its watchdog adds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Report {
@@ -26,6 +26,92 @@ pub(crate) struct Report {
     pub upstreams: Vec<UpstreamLatency>,
     /// The newest first.
     pub failures: Vec<FailureReport>,
+    /// The oldest first.
+    pub timeline: Vec<Point>,
+    pub configuration: ConfigurationReport,
+    /// Why the server tells nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<WatchdogReport>,
+}
+
+/// What was asked in ten seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Point {
+    /// When they ended.
+    pub time_ms: u64,
+    pub seconds: f64,
+    pub queries: u64,
+    pub hits: u64,
+    pub failures: u64,
+    /// Misses that an upstream was asked for, from a query's arrival to its reply; `None`: there was none.
+    pub mean_ms: Option<f64>,
+    pub longest_ms: Option<f64>,
+}
+
+/// What serves, and what is wrong with what is configured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ConfigurationReport {
+    /// Of the program.
+    pub program: String,
+    /// The file, or the template that it is rendered from.
+    pub source: String,
+    /// Since when it serves.
+    pub since_ms: u64,
+    /// What is served where.
+    pub serves: Vec<String>,
+    pub has_warnings: bool,
+    /// Hidden with the names, which they may hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warnings: Option<String>,
+    /// What is configured is not what serves.
+    pub is_refused: bool,
+    /// Hidden with the names; `None` also if nothing is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+}
+
+/// What the watchdog does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct WatchdogReport {
+    /// When it began.
+    pub since_ms: u64,
+    /// `serving`, or what it does until a server serves.
+    pub state: String,
+    pub seconds_without_service: f64,
+    /// Whether queries are to be intercepted.
+    pub is_interception_wanted: bool,
+    pub addresses: Vec<InterceptedAddress>,
+    /// Clients whose packets do not arrive.
+    pub blocked_clients: usize,
+    /// The newest first.
+    pub events: Vec<WatchdogEvent>,
+}
+
+/// Whether queries for an address of the node are intercepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct InterceptedAddress {
+    pub address: String,
+    pub is_intercepted: bool,
+    pub why: String,
+}
+
+/// Something that the watchdog has seen or done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct WatchdogEvent {
+    pub time_ms: u64,
+    pub event: String,
+    pub detail: String,
+    /// Whether a server serves from then on.
+    pub serves: bool,
+    /// How many addresses are intercepted from then on.
+    pub intercepted: usize,
 }
 
 /// What was asked over one window.

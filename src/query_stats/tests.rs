@@ -296,3 +296,49 @@ fn blocks_and_upstreams_are_told_from_what_is_counted_already() {
     assert_eq!((&*upstream.upstream, upstream.answers, upstream.p99_ms), (UPSTREAM, 4, None));
     assert!(upstream.p50_ms.is_some_and(|ms| (20.0..64.0).contains(&ms)), "{upstream:?}");
 }
+
+#[test]
+fn the_timeline_has_a_point_for_each_stretch_of_the_last_ten_minutes() {
+    let stats = stats(1);
+    let began = Instant::now();
+    let name = wire("slow.example.");
+    for number in 1..=POINTS as u32 + 3 {
+        let now = began + STRETCH * number;
+        for milliseconds in [10, 30] {
+            let took = Duration::from_millis(milliseconds);
+            let rcode = (milliseconds == 10 || number % 2 == 0).then_some(Rcode::NOERROR);
+            stats.record(|recorder| recorder.miss(&miss(&name, [10, 0, 0, 1], now - took, took, rcode)));
+        }
+        stats.tick(now);
+    }
+    stats.tick(began + STRETCH * (POINTS as u32 + 4));
+    let now = began + STRETCH * (POINTS as u32 + 4) + Duration::from_secs(1);
+    let points = stats.report(now, Duration::from_secs(100_000), false).timeline;
+    assert_eq!(points.len(), POINTS);
+    let last = points.last().unwrap();
+    assert_eq!((last.queries, last.mean_ms, last.longest_ms), (0, None, None), "nothing was asked");
+    assert_eq!(last.time_ms, 99_999_000);
+    let before = &points[POINTS - 2];
+    assert_eq!((before.time_ms, before.queries, before.hits, before.failures), (99_989_000, 2, 0, 1));
+    assert_eq!((before.mean_ms, before.longest_ms), (Some(20.0), Some(30.0)));
+    assert!((before.seconds - STRETCH.as_secs_f64()).abs() < 1e-6, "{before:?}");
+}
+
+#[test]
+fn the_configuration_tells_its_warnings_to_who_sees_names() {
+    let stats = stats(1);
+    let told = |shows_names| stats.report(Instant::now(), Duration::ZERO, shows_names).configuration;
+    let warnings = Some("ü".repeat(99_999));
+    stats.set_configuration(ConfigurationReport { has_warnings: true, warnings, ..ConfigurationReport::default() });
+    assert_eq!(told(true).warnings.map(|text| text.chars().count()), Some(MOST_TEXT));
+    assert_eq!((told(false).has_warnings, told(false).warnings), (true, None));
+    stats.set_refused(true, Some("line 7".to_owned()));
+    stats.set_refused(true, None);
+    assert_eq!((told(true).is_refused, told(true).refusal.as_deref()), (true, Some("line 7")));
+    assert_eq!((told(false).is_refused, told(false).refusal), (true, None));
+    // Another serves; whether the one that is configured does is said after that.
+    stats.set_configuration(ConfigurationReport::default());
+    assert_eq!((told(true).is_refused, told(true).refusal.as_deref()), (true, Some("line 7")));
+    stats.set_refused(false, Some("not heeded".to_owned()));
+    assert_eq!((told(true).is_refused, told(true).refusal), (false, None));
+}

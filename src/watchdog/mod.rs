@@ -11,6 +11,7 @@
 //!   that carries them, and [`control_client`] the server's end of it.
 //! - [`probe`] asks the questions. [`backlog`] tells whether they may have been dropped on their way.
 //! - [`metrics_exchange`] has each of them tell the other what it counts.
+//! - [`status`] is what it tells of itself, and the page that shows it.
 //! - [`node_thread`] keeps link and rules as wanted, by way of an [`Interceptor`].
 //! - [`handover`] talks to the watchdog before this one and to the one after it.
 
@@ -27,6 +28,7 @@ mod node_thread;
 pub mod probe;
 pub(crate) mod run;
 pub mod state;
+mod status;
 
 pub(crate) use control_client::{ControlClient, ServerCommand};
 pub(crate) use metrics::HTTP_LISTEN;

@@ -57,12 +57,7 @@ impl Service {
             self.show_refusal();
             self.reloads.count_failure();
             self.count_configmap();
-            let path = self
-                .files
-                .rendering
-                .as_ref()
-                .map_or(self.files.source.path(), |(rendering, _)| rendering.template().base());
-            let path = path.display();
+            let path = self.configured_path().display();
             tracing::error!(
                 "plugin/reload: {path} and what belongs to it cannot be read: {error} What served before serves on; it is tried again"
             );
@@ -106,7 +101,9 @@ impl Service {
     pub(super) fn show_refusal(&self) {
         let is_template_refused = self.files.rendering.as_ref().is_some_and(|(rendering, _)| rendering.is_refused());
         let RefusedParts { rendered, read, bad } = self.refused;
-        self.reloads.set_refused(is_template_refused || rendered || read || bad || self.is_unreadable);
+        let is_refused = is_template_refused || rendered || read || bad || self.is_unreadable;
+        self.reloads.set_refused(is_refused);
+        self.services.query_stats.set_refused(is_refused, None);
     }
 
     /// True if it serves now.

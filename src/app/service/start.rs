@@ -93,6 +93,7 @@ impl Service {
             lines,
             _process: process,
         };
+        service.show_configuration(&loaded.warnings);
         if let Some(notice) = &loaded.notice {
             tracing::info!("{notice}");
         }

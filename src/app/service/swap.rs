@@ -5,11 +5,14 @@ use crate::app::load::{CorefileSource, LoadedCorefile};
 use crate::chain::{BuildError, ChainUpstreams, ProcessContext};
 use crate::directives::prometheus;
 use crate::plan::{Listener, Plan};
+use crate::query_stats::ConfigurationReport;
 use crate::server::{ListenAddresses, Retries, Server, Sockets};
 use crate::watchdog::HTTP_LISTEN;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::task::JoinSet;
 
 /// Why a good Corefile is not served.
@@ -64,6 +67,7 @@ impl Service {
                 self.plan = plan;
                 let PendingCorefile { loaded, rendered } = candidate;
                 let warnings = loaded.warnings;
+                self.show_configuration(&warnings);
                 self.served = loaded.record;
                 if let (Some(rendered), Some((rendering, _))) = (rendered, &self.files.rendering) {
                     rendering.announce(&rendered);
@@ -121,7 +125,29 @@ impl Service {
         if is_rendered {
             self.count_configmap();
         }
+        self.services.query_stats.set_refused(true, Some(format!("{error:#}")));
         tracing::error!("plugin/reload: the changed Corefile is refused, the one before serves on:\n{error:#}");
+    }
+
+    /// Tells in the status what serves now.
+    pub(super) fn show_configuration(&self, warnings: &str) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.services.query_stats.set_configuration(ConfigurationReport {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            source: self.configured_path().display().to_string(),
+            since_ms: since.as_millis() as u64,
+            serves: self.plan.summary.clone(),
+            has_warnings: !warnings.is_empty(),
+            warnings: Some(warnings.to_owned()).filter(|warnings| !warnings.is_empty()),
+            is_refused: false,
+            refusal: None,
+        });
+    }
+
+    /// The Corefile, or the template that it is rendered from.
+    pub(super) fn configured_path(&self) -> &Path {
+        let rendering = self.files.rendering.as_ref();
+        rendering.map_or(self.files.source.path(), |(rendering, _)| rendering.template().base())
     }
 
     /// Serves the plan of `loaded` and returns it.

@@ -93,6 +93,7 @@ pub(crate) fn shared_answer(endpoint: &Endpoint) -> HttpAnswer {
     match &endpoint.answers {
         HttpAnswers::Shared(answer) => answer().now_or_never().expect("it waits for nobody"),
         HttpAnswers::ByPlace { here, .. } => here().now_or_never().expect("it waits for nobody"),
+        HttpAnswers::Document(_) => panic!("{} has no answer that is made", endpoint.path),
         HttpAnswers::ForEach(_) => panic!("{} has an answer for each request", endpoint.path),
     }
 }

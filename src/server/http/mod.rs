@@ -14,14 +14,14 @@ mod text;
 
 use super::client_stream::{Duplex, with_write_timeout};
 use super::sockets::{SocketError, bind_http};
-use crate::chain::{AnswerEach, Endpoint, HttpAnswer, HttpAnswers};
+use crate::chain::{AnswerEach, Document, Endpoint, HttpAnswer, HttpAnswers};
 use crate::metrics::{Counter, Registry};
 use crate::net::tls::ServerTls;
 use admission::HttpConnections;
 use arc_swap::ArcSwap;
 use content_coding::Coding;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
+use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -35,7 +35,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use text::Text;
+use text::{SharedText, Text};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -79,6 +79,7 @@ struct Site {
 enum PathHandler {
     Shared(Arc<Page>),
     ByPlace { here: Arc<Page>, elsewhere: Arc<Page> },
+    Document(&'static Document, Arc<SharedText>),
     ForEach(AnswerEach),
 }
 
@@ -90,6 +91,7 @@ impl From<&HttpAnswers> for PathHandler {
                 here: Arc::new(Page::new(here.clone())),
                 elsewhere: Arc::new(Page::new(elsewhere.clone())),
             },
+            HttpAnswers::Document(document) => Self::Document(document, SharedText::new(document.body.into())),
             HttpAnswers::ForEach(answer) => Self::ForEach(answer.clone()),
         }
     }
@@ -308,13 +310,14 @@ async fn respond<B>(
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    if matches!(route, PathHandler::ByPlace { .. }) && !host::is_plain(request) {
+    if matches!(route, PathHandler::ByPlace { .. } | PathHandler::Document(..)) && !host::is_plain(request) {
         return for_one(HttpAnswer::text(421, host::WRONG_HOST));
     }
     let page = match route {
         PathHandler::Shared(page) => page,
         PathHandler::ByPlace { here, .. } if client.to_canonical().is_loopback() => here,
         PathHandler::ByPlace { elsewhere, .. } => elsewhere,
+        PathHandler::Document(document, text) => return whole(document, text.text()),
         PathHandler::ForEach(answer) => return for_one(answer(query).await),
     };
     let accepted = Coding::accepted(request.headers());
@@ -325,6 +328,14 @@ async fn respond<B>(
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
+fn whole(document: &Document, text: Text) -> Response<Text> {
+    let mut response = Response::new(text);
+    for (name, value) in document.headers {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
     response
 }
 

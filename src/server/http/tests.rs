@@ -1,5 +1,5 @@
 use super::*;
-use crate::chain::{AskStatus, NoStatus};
+use crate::chain::{AskStatus, Document};
 use crate::ports::free_port;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
@@ -80,20 +80,34 @@ async fn names_and_clients_are_for_who_asks_from_this_machine_unless_all_may_see
 }
 
 #[tokio::test]
-async fn a_status_that_cannot_be_had_says_what_is_known_of_the_server() {
-    let late = NoStatus::Late(Duration::from_secs(2));
-    for (why, expected) in [
-        (NoStatus::NotRunning, "is not running"),
-        (late, "has not told it within 2s. It may be starting, busy or stopped"),
-        (NoStatus::Unreadable, "cannot pass it on"),
+async fn a_status_that_is_not_whole_is_told_with_503() {
+    let ask: AskStatus = Arc::new(move |_| Box::pin(std::future::ready(Err("{\"error\":\"x\"}".to_owned()))));
+    let routes = ArcSwap::from_pointee(routes_of(&[Endpoint::status(here(), ask, false)]));
+    let response = respond(&routes, (here(), here().ip()), &request(&Method::GET, "/status.json")).await;
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()[CONTENT_TYPE]),
+        (503, &"application/json".parse().unwrap())
+    );
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes().as_ref(), b"{\"error\":\"x\"}");
+}
+
+#[tokio::test]
+async fn a_document_has_its_headers_and_is_for_who_asks_by_an_address() {
+    static DOCUMENT: Document = Document { headers: &[("content-type", "text/html"), ("x-test", "1")], body: "<p>" };
+    let routes = ArcSwap::from_pointee(routes_of(&[Endpoint::document(here(), "/", &DOCUMENT)]));
+    for (method, path, host, status, body) in [
+        ("GET", "/", "127.0.0.1", 200, "<p>"),
+        ("HEAD", "/?x", "localhost:1", 200, "<p>"),
+        ("POST", "/", "127.0.0.1", 405, ""),
+        ("GET", "/", "evil.example", 421, ""),
+        ("GET", "/x", "127.0.0.1", 404, ""),
     ] {
-        let ask: AskStatus = Arc::new(move |_| Box::pin(std::future::ready(Err(why))));
-        let routes = ArcSwap::from_pointee(routes_of(&[Endpoint::status(here(), ask, false)]));
-        let response = respond(&routes, (here(), here().ip()), &request(&Method::GET, "/status.json")).await;
-        assert_eq!(response.status(), 503);
+        let request = Request::builder().method(method).uri(path).header("host", host).body(()).unwrap();
+        let response = respond(&routes, (here(), "10.0.0.1".parse().unwrap()), &request).await;
+        assert_eq!(response.status().as_u16(), status, "{method} {path} {host}");
+        assert_eq!(response.headers().get("x-test").is_some(), status == 200, "{method} {path} {host}");
         let text = response.into_body().collect().await.unwrap().to_bytes();
-        let text = String::from_utf8_lossy(&text);
-        assert!(text.starts_with("no status: the server that answers queries ") && text.contains(expected), "{text}");
+        assert!(status != 200 || text == body.as_bytes(), "{text:?}");
     }
 }
 

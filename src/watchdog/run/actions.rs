@@ -6,7 +6,7 @@ use crate::server::Sockets;
 use crate::watchdog::control::Instruction;
 use crate::watchdog::node_thread::{NodeCommand, NodeThread};
 use crate::watchdog::probe::Prober;
-use crate::watchdog::state::{Action, Exit, Obstacle, ProbeTarget};
+use crate::watchdog::state::{Action, Exit, ProbeTarget};
 use std::os::fd::AsFd;
 use std::time::Instant;
 use tokio::time::timeout;
@@ -43,12 +43,8 @@ impl Watchdog {
                 node.command(NodeCommand::Intercept(interception));
             }
             Action::ReportObstacle { address, obstacle } => {
-                let why = match obstacle {
-                    Obstacle::Foreign => "somebody else answers the watchdog's questions there",
-                    Obstacle::Misrouted => "the watchdog's questions do not come to the server",
-                    Obstacle::Silence => "the watchdog's questions are not answered there",
-                };
-                tracing::warn!("watchdog: {address} is not intercepted: {why}; nodelocaldns doctor says more");
+                self.watchdog_status.note("obstacle", format!("{address}: {obstacle}"));
+                tracing::warn!("watchdog: {address} is not intercepted: {obstacle}; nodelocaldns doctor says more");
             }
             Action::AnnounceProven => self.handover.announce(self.handover_path.as_deref()),
             Action::StopOffering => {
@@ -60,6 +56,7 @@ impl Watchdog {
             Action::CountRestart(cause) => {
                 tracing::warn!("watchdog: the server is replaced; cause: {}", cause.label());
                 self.metrics.count_restart(cause);
+                self.watchdog_status.note("replaced", cause.label());
             }
             Action::Teardown => node.command(NodeCommand::TearDown),
             Action::Exit(status) => self.status = Some(status),

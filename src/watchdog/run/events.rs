@@ -5,6 +5,7 @@ use super::server_sockets::{self, MOST_ADDRESSES, reached};
 use super::{PROBE_DEADLINE, ProbeProgress, ProbeUpdate, Watchdog};
 use crate::admin;
 use crate::chain::Transport;
+use crate::node::Interception;
 use crate::server::ListenAddresses;
 use crate::watchdog::backlog;
 use crate::watchdog::channel::{Channel, ChannelError};
@@ -12,6 +13,7 @@ use crate::watchdog::child::{ServerEvent, ServerProcess};
 use crate::watchdog::control::{Instruction, ServerReport};
 use crate::watchdog::node_thread::{NodeCommand, NodeOutcome, NodeThread};
 use crate::watchdog::state::{Event, Exit, ProbeResult, ProbeTarget};
+use crate::watchdog::status::NodeStatus;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -113,8 +115,18 @@ impl Watchdog {
         }
         let is_done = outcome.is_done;
         self.lacks_rules = !is_done;
+        let mut node_status = NodeStatus {
+            in_place: self.settled.clone(),
+            spared: outcome.spared.clone(),
+            refused: outcome.refused.clone(),
+            reach: outcome.reach,
+            errors: outcome.errors.iter().map(ToString::to_string).collect(),
+        };
         let event = match &outcome.command {
-            NodeCommand::TearDown => Event::TornDown,
+            NodeCommand::TearDown => {
+                node_status.in_place = Interception::default();
+                Event::TornDown
+            }
             NodeCommand::Intercept(interception) => {
                 if is_done {
                     let in_place = interception.without(&outcome.spared);
@@ -125,11 +137,13 @@ impl Watchdog {
                     if !in_place.is_within(&self.settled) {
                         self.tell(&Instruction::Intercepted);
                     }
+                    node_status.in_place.clone_from(&in_place);
                     self.settled = in_place;
                 }
                 Event::NodeSettled { interception, is_done }
             }
         };
+        self.watchdog_status.settle(node_status);
         self.handle(event, node);
     }
 
@@ -191,6 +205,7 @@ impl Watchdog {
             }
             ServerEvent::Exited(exit) => {
                 self.server = None;
+                self.watchdog_status.note("ended", exit.to_string());
                 match exit {
                     Exit::Status(status) => tracing::debug!("watchdog: the server ended with status {status}"),
                     Exit::Signal(signal) => tracing::info!("watchdog: the server was ended by signal {signal}"),

@@ -5,6 +5,7 @@ use crate::server::{Http, Retries};
 use crate::watchdog::channel::Channel;
 use crate::watchdog::metrics::{HTTP_LISTEN, WatchdogMetrics};
 use crate::watchdog::metrics_exchange::MetricsExchange;
+use crate::watchdog::status::{PAGE, WatchdogStatus};
 use arc_swap::ArcSwapOption;
 use std::io;
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ impl ServerMetrics {
         Ok(there.into_fd())
     }
 
-    fn as_ask(&self) -> AskMetrics {
+    pub(super) fn as_ask(&self) -> AskMetrics {
         let server = self.0.clone();
         Arc::new(move || {
             let exchange = server.load_full();
@@ -34,16 +35,23 @@ impl ServerMetrics {
         })
     }
 
-    fn as_ask_status(&self) -> AskStatus {
+    /// With what the watchdog tells of itself.
+    pub(super) fn as_ask_status(&self, own: WatchdogStatus) -> AskStatus {
         let server = self.0.clone();
         Arc::new(move |shows_names| {
-            let exchange = server.load_full();
-            Box::pin(async move { exchange.ok_or(NoStatus::NotRunning)?.ask_status(shows_names).await })
+            let (exchange, own) = (server.load_full(), own.clone());
+            Box::pin(async move {
+                let told = match exchange {
+                    Some(exchange) => exchange.ask_status(shows_names).await,
+                    None => Err(NoStatus::NotRunning),
+                };
+                own.complete(told)
+            })
         })
     }
 }
 
-/// Whether `/status.json` is served, and what of it to whom.
+/// Whether `/status.json` is served and the page that shows it, and what of it to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StatusPage {
     Off,
@@ -66,15 +74,16 @@ impl MetricsServer {
         address: Option<SocketAddr>,
         status: StatusPage,
         metrics: &WatchdogMetrics,
-        server: &ServerMetrics,
+        ask_metrics: AskMetrics,
+        ask_status: AskStatus,
     ) -> Self {
         let registry = metrics.registry();
         let mut http = Http::new(Handle::current(), registry);
         let endpoints = address.map(|address| {
-            let metrics = Endpoint::metrics(address, registry.clone(), Some(server.as_ask()));
+            let metrics = Endpoint::metrics(address, registry.clone(), Some(ask_metrics));
             let shows_all = status == StatusPage::NamesEverywhere;
-            let page = Endpoint::status(address, server.as_ask_status(), shows_all);
-            std::iter::once(metrics).chain((status != StatusPage::Off).then_some(page)).collect::<Vec<_>>()
+            let pages = [Endpoint::status(address, ask_status, shows_all), Endpoint::document(address, "/", &PAGE)];
+            std::iter::once(metrics).chain(pages.into_iter().filter(|_| status != StatusPage::Off)).collect::<Vec<_>>()
         });
         http.serve(&endpoints.unwrap_or_default());
         Self { http, address, retries: Retries::default() }

@@ -18,6 +18,7 @@ use super::metrics::WatchdogMetrics;
 use super::node_thread::{Interceptor, NodeThread};
 use super::probe::{Complaints, ProbeOutcome};
 use super::state::{Event, Exit, ProbeTarget, StateMachine, Timing};
+use super::status::WatchdogStatus;
 use crate::chain::LineSink;
 use crate::node::Interception;
 use crate::plan::probe::ProbePath;
@@ -95,8 +96,15 @@ pub(crate) async fn run(
     let metrics = WatchdogMetrics::new(&settings.addresses, settings.probe_mark.is_some());
     LineSink::stdout().map_err(RunError::Lines)?.count_drops(metrics.registry());
     let server_metrics = ServerMetrics::default();
-    let mut metrics_server =
-        MetricsServer::new(settings.metrics_address, settings.status_page, &metrics, &server_metrics);
+    let status = WatchdogStatus::new(&settings.addresses, settings.probe_mark.is_some());
+    let ask_status = server_metrics.as_ask_status(status.clone());
+    let mut metrics_server = MetricsServer::new(
+        settings.metrics_address,
+        settings.status_page,
+        &metrics,
+        server_metrics.as_ask(),
+        ask_status,
+    );
     metrics_server.listen(&metrics);
     let mut watchdog = Watchdog {
         spawner: settings.spawner,
@@ -108,6 +116,7 @@ pub(crate) async fn run(
         machine,
         metrics,
         server_metrics,
+        watchdog_status: status,
         server: None,
         generation: 0,
         has_started: false,
@@ -214,6 +223,7 @@ struct Watchdog {
     machine: StateMachine,
     metrics: WatchdogMetrics,
     server_metrics: ServerMetrics,
+    watchdog_status: WatchdogStatus,
     server: Option<ServerProcess>,
     generation: u64,
     has_started: bool,
@@ -246,7 +256,9 @@ struct Watchdog {
 impl Watchdog {
     fn handle(&mut self, event: Event<'_>, node: &NodeThread) {
         let now = Instant::now();
-        for action in self.machine.handle(event, now) {
+        let actions = self.machine.handle(event, now);
+        self.watchdog_status.observe(&self.machine, now);
+        for action in actions {
             self.perform(action, node);
         }
         self.metrics.set_without_service(self.machine.without_service(now));

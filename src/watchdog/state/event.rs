@@ -15,13 +15,16 @@ pub struct ProbeTarget {
 }
 
 /// How the server's process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exit {
     /// By itself, with this status.
+    #[error("the server ended with status {0}")]
     Status(i32),
     /// By this signal.
+    #[error("the server was ended by signal {0}")]
     Signal(i32),
     /// There was none: it could not be started.
+    #[error("the server could not be started")]
     NotStarted,
 }
 
@@ -78,13 +81,16 @@ pub enum ProbeResult {
 }
 
 /// Why an address is not intercepted though the server serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// Somebody else answers there.
+    #[error("somebody else answers the watchdog's questions there")]
     Foreign,
     /// The question does not come to the server: nobody listens where it goes, or it would leave the node.
+    #[error("the watchdog's questions do not come to the server")]
     Misrouted,
     /// Nobody answers.
+    #[error("the watchdog's questions are not answered there")]
     Silence,
 }
 

@@ -161,6 +161,32 @@ impl StateMachine {
         self.without_service + self.down_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
+    /// What it is doing, in a word.
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Preparing => "preparing",
+            Phase::Waiting { .. } => "waiting",
+            Phase::Starting { .. } => "starting",
+            Phase::Serving => "serving",
+            Phase::Dying { .. } => "killing",
+            Phase::Withdrawing { .. } => "withdrawing",
+            Phase::Draining { .. } => "draining",
+            Phase::StandingBy => "standing_by",
+            Phase::TearingDown { .. } => "tearing_down",
+            Phase::Ended => "ended",
+        }
+    }
+
+    /// What is to be intercepted.
+    pub fn wanted(&self) -> &Interception {
+        &self.wanted
+    }
+
+    /// Why an address that is served is not intercepted, as far as it has been told.
+    pub fn obstacles(&self) -> &BTreeMap<IpAddr, Obstacle> {
+        &self.reported
+    }
+
     /// Takes one event, and returns what to do about it. Events out of place change nothing.
     pub fn handle(&mut self, event: Event<'_>, now: Instant) -> Vec<Action> {
         self.forgive_own_stall(now);

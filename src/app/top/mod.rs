@@ -1,47 +1,148 @@
-//! The command `top`: asks an agent for its status, and prints it.
+//! The command `top`: asks an agent for its status, and prints it, or shows it as it changes ([`live`]).
 
-use crate::cli::{StatusUrl, TopFormat};
+mod live;
+mod terminal;
+mod text;
+
+use crate::cli::{OutputFormat, StatusUrl, TopMode};
 use crate::net::http_client;
 use crate::query_stats::{Report, Row, VERSION};
+use crate::threads;
 use anyhow::{Context, anyhow, bail, ensure};
+use live::{Live, Next};
 use std::fmt::Write as _;
+use std::future::{Future, poll_fn};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::mpsc::{self, TryRecvError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use terminal::Terminal;
+pub(super) use text::{plain, plain_json};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Octets of an answer.
 const LIMIT: usize = 8 << 20;
+/// From one answer to the next question of the live view, and how soon a key or an answer is seen there.
+const PERIOD: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(100);
 /// Lines of each table.
 const ROWS: usize = 10;
 /// Columns of a text that is as long as others choose.
 const WIDTH: usize = 60;
 
-/// Prints what the agent says.
-pub(super) fn print(output: TopFormat, from: &StatusUrl) -> anyhow::Result<ExitCode> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let fetched = runtime.block_on(fetch(from));
+/// Prints what the agent says, or shows it until a key ends that.
+pub(super) fn run(how: TopMode, from: &StatusUrl) -> anyhow::Result<ExitCode> {
+    match how {
+        TopMode::Once(output) => print(output, from)?,
+        TopMode::Live => watch(from)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn print(output: OutputFormat, from: &StatusUrl) -> anyhow::Result<()> {
+    let runtime = new_runtime().context("cannot start the runtime")?;
+    let asked = runtime.block_on(ask(from));
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
-    let text = fetched?;
-    // What the error says may be the page's words.
-    let read = serde_json::from_str(&text).map_err(|error| plain(&error.to_string()));
-    let report: Report = read.map_err(|error| anyhow!("{} is no status page: {error}", shown(from)))?;
+    let Answer { status, text } = asked?;
+    if status != 200 {
+        bail!("{}", refusal(from, status, &text));
+    }
+    let report = read(from, &text)?;
     let mut out = io::stdout().lock();
     match output {
-        TopFormat::Json => writeln!(out, "{}", plain_json(&text))?,
-        TopFormat::Text => {
-            ensure!(
-                report.version == VERSION,
-                "the agent's status page has version {}, this program knows {VERSION}: use the program that the agent is",
-                report.version
-            );
+        OutputFormat::Json => writeln!(out, "{}", plain_json(&text))?,
+        OutputFormat::Text => {
+            ensure_known(&report)?;
             write!(out, "{}", tables(&report))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+/// Asks again and again, and shows what is told, in the terminal.
+fn watch(from: &StatusUrl) -> anyhow::Result<()> {
+    let mut terminal =
+        Terminal::open().context("`top` shows itself in a terminal, and here is none: add --once, or kubectl's -it")?;
+    let (tell, told) = mpsc::channel();
+    let asked = from.clone();
+    let ask_on = move |runtime: Runtime| {
+        let asking = async {
+            // Ends with who is told.
+            while tell.send(report(&asked).await).is_ok() {
+                tokio::time::sleep(PERIOD).await;
+            }
+        };
+        runtime.block_on(until_ended(asking));
+        runtime.shutdown_background();
+    };
+    let (_handle, _asking) = threads::spawn_with_runtime("status", None, new_runtime, ask_on)?;
+    let mut live = Live::new(shown(from));
+    loop {
+        match told.try_recv() {
+            Ok(told) => live.take(told.map_err(|error| format!("{error:#}")), Instant::now()),
+            Err(TryRecvError::Empty) => {}
+            // Told to end.
+            Err(TryRecvError::Disconnected) => return Ok(()),
+        }
+        let size = terminal.size();
+        let lost = "the terminal is gone";
+        terminal.draw(size, live.draw(size, Instant::now())).context(lost)?;
+        let keys = terminal.keys(TICK).context(lost)?;
+        if keys.into_iter().any(|key| live.press(key) == Next::Quit) {
+            return Ok(());
+        }
+    }
+}
+
+/// Runs until somebody ends this process, for whom the terminal is to be as it was.
+async fn until_ended(asking: impl Future<Output = ()>) {
+    let kinds = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+    let mut signals: Vec<Signal> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
+    let ended = poll_fn(|context| match signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    });
+    tokio::select! {
+        () = asking => {}
+        () = ended => {}
+    }
+}
+
+/// What an agent tells, if it is of a version that this program knows: with 503 too, which has what its watchdog knows.
+async fn report(from: &StatusUrl) -> anyhow::Result<Report> {
+    let Answer { status, text } = ask(from).await?;
+    match status {
+        200 | 503 => {
+            let report = read(from, &text)?;
+            ensure_known(&report)?;
+            Ok(report)
+        }
+        status => bail!("{}", refusal(from, status, &text)),
+    }
+}
+
+fn read(from: &StatusUrl, text: &str) -> anyhow::Result<Report> {
+    // What the error says may be the page's words.
+    let read = serde_json::from_str(text).map_err(|error| plain(&error.to_string()));
+    read.map_err(|error| anyhow!("{} is no status page: {error}", shown(from)))
+}
+
+fn ensure_known(report: &Report) -> anyhow::Result<()> {
+    ensure!(
+        report.version == VERSION,
+        "the agent's status page has version {}, this program knows {VERSION}: use the program that the agent is",
+        report.version
+    );
+    Ok(())
 }
 
 fn shown(from: &StatusUrl) -> String {
@@ -49,14 +150,19 @@ fn shown(from: &StatusUrl) -> String {
     if host.contains(':') { format!("http://[{host}]:{port}{path}") } else { format!("http://{host}:{port}{path}") }
 }
 
-async fn fetch(from: &StatusUrl) -> anyhow::Result<String> {
+struct Answer {
+    status: u16,
+    text: String,
+}
+
+async fn ask(from: &StatusUrl) -> anyhow::Result<Answer> {
     let url = shown(from);
     let ask = async {
         let found: Vec<SocketAddr> = tokio::net::lookup_host((from.host.as_str(), from.port)).await?.collect();
         let mut failure = anyhow::anyhow!("the name has no address");
         for address in found {
             match http_client::get_text(address, &from.path, LIMIT).await {
-                Ok(answer) => return Ok(answer),
+                Ok((status, text)) => return Ok(Answer { status: status.as_u16(), text }),
                 Err(error) => failure = anyhow::Error::from_boxed(error),
             }
         }
@@ -65,42 +171,17 @@ async fn fetch(from: &StatusUrl) -> anyhow::Result<String> {
     let help = "is an agent running there, and does it serve its metrics at that place (--metrics-listen-address)?";
     let asked = tokio::time::timeout(PATIENCE, ask).await;
     let asked = asked.unwrap_or_else(|_| bail!("no answer within {} s", PATIENCE.as_secs()));
-    let (status, text) = asked.with_context(|| format!("cannot ask {url}: {help}"))?;
-    match status.as_u16() {
-        200 => Ok(text),
-        404 => bail!("{url} is not served: --status-page=false switches it off, and agents before 0.3 have none"),
-        status => bail!("{url} answers {status}: {}", plain(text.trim())),
-    }
+    asked.with_context(|| format!("cannot ask {url}: {help}"))
 }
 
-/// Nothing that a terminal would obey: what is not printable ASCII as three digits for each octet, as in names
-/// (RFC 1035 section 5.1).
-pub(super) fn plain(text: &str) -> String {
-    let mut plain = String::new();
-    for character in text.chars() {
-        if matches!(character, ' '..='~') {
-            plain.push(character);
-            continue;
-        }
-        for octet in character.encode_utf8(&mut [0; 4]).bytes() {
-            _ = write!(plain, "\\{octet:03}");
-        }
+/// Why an answer is no status.
+fn refusal(from: &StatusUrl, status: u16, text: &str) -> String {
+    let url = shown(from);
+    if status == 404 {
+        return format!("{url} is not served: --status-page=false switches it off, and agents before 0.3 have none");
     }
-    plain
-}
-
-/// The same JSON in printable ASCII: outside strings all but whitespace is that already, and in them any character may
-/// be an escape (RFC 8259 section 7).
-pub(super) fn plain_json(json: &str) -> String {
-    let mut plain = String::with_capacity(json.len());
-    for character in json.chars() {
-        match character {
-            ' '..='~' => plain.push(character),
-            '\t' | '\n' | '\r' => plain.push(' '),
-            _ => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| _ = write!(plain, "\\u{unit:04x}")),
-        }
-    }
-    plain
+    let error = serde_json::from_str::<Report>(text).ok().and_then(|report| report.error);
+    format!("{url} answers {status}: {}", plain(error.as_deref().unwrap_or(text).trim()))
 }
 
 /// [`plain`], cut to [`WIDTH`].
@@ -248,16 +329,6 @@ mod tests {
         let text = tables(&report);
         assert!(text.chars().all(|character| matches!(character, ' '..='~' | '\n')), "{text:?}");
         assert!(text.contains("\\027]0;x\\007\\226\\128\\174evil\\010\\009<script>."), "{text}");
-    }
-
-    #[test]
-    fn json_is_printed_in_printable_ascii_and_means_the_same() {
-        let text = "{\"name\":\t\"\u{9b}31m\u{7f}\u{202e}\u{1f600}\u{fc}\",\r\n\"escaped\":\"\\u001b\"}";
-        let printed = plain_json(text);
-        assert!(printed.chars().all(|character| matches!(character, ' '..='~')), "{printed:?}");
-        let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert_eq!(read(&printed), read(text));
-        assert!(printed.contains("\\u009b31m\\u007f\\u202e\\ud83d\\ude00"), "{printed}");
     }
 
     #[test]
