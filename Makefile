@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 BENCH ?=
 # Beginnings of names of cases for `make lab` and `make lab-shell`.
 CASE ?=
-SCRIPTS := .ci/run tests/systemd/boot.sh tests/newcomer/run $(addprefix scripts/, build-image build-program debian-packages fuzz fuzz-rustc install-release-deps install-test-deps kubernetes-tools link-static-pie release \
+SCRIPTS := .ci/run tests/systemd/boot.sh tests/newcomer/run $(addprefix scripts/, ask-static build-image build-program debian-packages fuzz fuzz-rustc install-release-deps install-test-deps kubernetes-tools link-static-pie release \
 	release-build release-check supply-chain test-all)
 
 .PHONY: help build image release release-check run test check supply-chain bench bench-instructions faults attacks simulation lab lab-quick lab-soak lab-list lab-shell lab-program newcomer fuzz

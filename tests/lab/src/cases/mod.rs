@@ -8,6 +8,7 @@ mod link;
 mod managers;
 mod matrix;
 mod pod_network;
+mod reports;
 mod soak;
 
 use crate::case::Case;
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Case> {
         managers::CASES,
         matrix::CASES,
         pod_network::CASES,
+        reports::CASES,
         soak::CASES,
     ];
     families.concat()

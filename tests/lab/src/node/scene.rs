@@ -62,11 +62,20 @@ impl Scene {
 
     /// The same on a node to which something was done before.
     pub fn prepare_on(start: &Start, before: impl FnOnce()) -> Self {
+        Self::prepare_with(start, before, |program| program)
+    }
+
+    /// The same with a command made of the program's, which becomes it.
+    pub fn prepare_as(start: &Start, command: impl FnOnce(Command) -> Command) -> Self {
+        Self::prepare_with(start, || {}, command)
+    }
+
+    fn prepare_with(start: &Start, before: impl FnOnce(), command: impl FnOnce(Command) -> Command) -> Self {
         let network = Network::bare();
         before();
         start.proxy.install();
         let kube_dns = KubeDns::start(&network.kube_dns);
-        let agent = start_agent(start);
+        let agent = start_agent_as(start, command(program_with(start.has_net_raw)));
         Self { network, kube_dns, agent, has_net_raw: start.has_net_raw }
     }
 
@@ -143,6 +152,11 @@ pub fn settled(what: &str, is_so: impl FnMut() -> bool, otherwise: impl FnOnce()
 
 /// The program as the DaemonSet starts it.
 pub fn start_agent(start: &Start) -> Agent {
+    start_agent_as(start, program_with(start.has_net_raw))
+}
+
+/// The same with a command that becomes the program.
+fn start_agent_as(start: &Start, command: Command) -> Agent {
     let template = format!(
         ".:53 {{\n errors\n cache 3600\n reload\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n \
          forward . __PILLAR__CLUSTER__DNS__ {{\n  force_tcp\n }}\n prometheus :9253\n health {}:8080\n}}\n",
@@ -150,7 +164,7 @@ pub fn start_agent(start: &Start) -> Agent {
     );
     // The environment tells one address of the upstream Service, of one family.
     let flags = [&["--fallback", "10.96.0.11,fd00::11"], start.flags].concat();
-    Agent::start(program_with(start.has_net_raw), &template, start.backend, METRICS, &flags)
+    Agent::start(command, &template, start.backend, METRICS, &flags)
 }
 
 /// The program, with the rights that docs/kubernetes.md gives it: iptables-legacy opens a raw socket.
