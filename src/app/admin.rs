@@ -2,7 +2,7 @@
 
 use super::top::{plain, plain_json, table};
 use crate::admin::{self, AdminRequest};
-use crate::cli::{OutputFormat, AdminTarget};
+use crate::cli::{AdminTarget, OutputFormat};
 use serde_json::Value;
 use std::io::{self, Write};
 use std::process::ExitCode;

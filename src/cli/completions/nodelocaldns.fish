@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nodelocaldns_global_optspecs
-    string join \n conf= corefile= p/dns.port= pidfile= quiet= log-format= plugins= V/version= metrics-listen-address= status-page= status-names= workers= cache-memory= handover= localip= setupinterface= interfacename= setupiptables= interception= syncinterval= probe-mark= fallback= fallback-mark= health-port= skipteardown= basecorefile= kubednscm= upstreamsvc= prometheus-listen-address= reloadwithsignal= h/help
+    string join \n conf= corefile= p/dns.port= pidfile= quiet= log-format= plugins= V/version= metrics-listen-address= status-page= status-names= admin-socket= workers= cache-memory= handover= localip= setupinterface= interfacename= setupiptables= interception= syncinterval= probe-mark= fallback= fallback-mark= health-port= skipteardown= basecorefile= kubednscm= upstreamsvc= prometheus-listen-address= reloadwithsignal= h/help
 end
 
 function __fish_nodelocaldns_needs_command
@@ -36,6 +36,7 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -s V -l version 
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l metrics-listen-address -d 'Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l status-page -d 'Serve a page at / and /status.json where the metrics are: who asks for what, what fails and what is slow [default: true]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l status-names -d 'Show names and clients on it to everybody, not only to who asks from this node [default: false]' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l admin-socket -d 'What the admin socket is called, at which `nodelocaldns cache` asks, or `off` for none [default: the first address of -localip]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l workers -d 'Worker threads; by default one for each processor this process may use' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l cache-memory -d 'Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup\'s limit, at most 256MiB' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l handover -d 'Socket in a folder that both see, at which a new instance takes over the old one\'s sockets and cache' -r -F
@@ -66,6 +67,7 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "teardown"
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "sleep" -d 'Wait, and exit with status 0: for a preStop hook, since an image of ours has no shell that could. Touches nothing'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "doctor" -d 'Say whether this node\'s queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if nothing is wrong, 1 if something is, 3 if nothing wrong was seen but not everything could be looked at'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "completions" -d 'Print a script that has a shell complete command lines: `source <(nodelocaldns completions bash)`'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "cache" -d 'Look into the caches of the server that runs here, or let answers go. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "top" -d 'Show what the node\'s agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the last line names the keys. Exit status of --once: 0 if the agent says it, else 1'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l strict -d 'Warnings are errors'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l portable -d 'Warn of what node-cache does not take, for the day that you go back to it'
@@ -99,6 +101,31 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l out
 json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -s h -l help -d 'Print help'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -f -a "stats" -d 'Print how many answers each cache holds, how many it may, and what they take'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -f -a "list" -d 'Print the answers that are kept: what for, how long they live, what they take'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -f -a "get" -d 'Print the answers that are kept for a name, with their records. Exit status 1 if there are none'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -f -a "flush" -d 'Let answers go, in all caches: the next query for one asks upstream. Is logged, and counted in nodelocaldns_cache_flushes_total'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from stats" -l admin-socket -d 'What the server\'s admin socket is called, where there are several' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from stats" -l output -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from stats" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from list" -l filter -d 'Only for names like this: `*` stands for any octets, `?` for one, such as \'*.internal\'' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from list" -l limit -d 'No more of them than this, 10000 at most' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from list" -l admin-socket -d 'What the server\'s admin socket is called, where there are several' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from list" -l output -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from get" -l type -d 'Only those of this type, such as AAAA' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from get" -l admin-socket -d 'What the server\'s admin socket is called, where there are several' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from get" -l output -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from get" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from flush" -l admin-socket -d 'What the server\'s admin socket is called, where there are several' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from flush" -l output -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from flush" -l zone -d 'Those of all names below it too'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from flush" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l output -d 'How to print; docs/status.md has the fields of json' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l from -d 'Where the agent serves it, such as through a port-forward' -r
