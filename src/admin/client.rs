@@ -1,6 +1,6 @@
 //! Who asks: finds the server on this machine that is meant, and makes sure that it is one.
 
-use super::protocol::{AdminReply, AdminRequest, line};
+use super::protocol::{AdminReply, CacheRequest, line};
 use super::socket::{SocketName, SocketPeer, listening, stream_socket};
 use rustix::net::connect as connect_to;
 use socket2::SockRef;
@@ -130,7 +130,7 @@ impl AdminConnection {
     ///
     /// # Errors
     /// The server says why it cannot be had, or does not say anything.
-    pub(crate) fn ask(mut self, request: &AdminRequest) -> Result<serde_json::Value, AdminError> {
+    pub(crate) fn ask(mut self, request: &CacheRequest) -> Result<serde_json::Value, AdminError> {
         self.send(request)?;
         let Some(line) = self.next_line()? else { return Err(AdminError::Refused) };
         match serde_json::from_slice(&line).map_err(|_| AdminError::Unreadable)? {
@@ -139,7 +139,7 @@ impl AdminConnection {
         }
     }
 
-    fn send(&mut self, request: &AdminRequest) -> Result<(), AdminError> {
+    fn send(&mut self, request: &CacheRequest) -> Result<(), AdminError> {
         let octets = line(request).map_err(io::Error::from)?;
         match self.0.get_mut().write_all(&octets) {
             // It has closed already, and may have said why.

@@ -14,6 +14,6 @@ mod server;
 mod socket;
 
 pub(crate) use client::connect;
-pub(crate) use protocol::{AdminRequest, FlushTarget};
+pub(crate) use protocol::{CacheRequest, FlushTarget};
 pub(crate) use server::{AdminCommand, AdminContext, serve};
 pub(crate) use socket::{LABEL_OCTETS, is_label, listen};

@@ -14,15 +14,15 @@ const MOST_ANSWERS: usize = 10_000;
 /// From who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum AdminRequest {
+pub(crate) enum CacheRequest {
     /// What the caches hold, in numbers.
-    CacheStats,
+    Stats,
     /// Answers that they hold, of names like the pattern.
-    CacheList { filter: Option<String>, limit: usize },
+    List { filter: Option<String>, limit: usize },
     /// The answers to questions for a name, and of a type, with their records.
-    CacheGet { name: String, qtype: Option<u16> },
+    Get { name: String, qtype: Option<u16> },
     /// Let answers go.
-    CacheFlush(FlushTarget),
+    Flush(FlushTarget),
 }
 
 /// What is to be gone.
@@ -83,18 +83,18 @@ pub(super) fn line(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 
 /// Reads a request's line.
 pub(super) fn read_request(line: &[u8]) -> Result<Task, RequestError> {
-    Ok(match serde_json::from_slice::<AdminRequest>(line)? {
-        AdminRequest::CacheStats => Task::Stats,
-        AdminRequest::CacheList { filter, limit } => {
+    Ok(match serde_json::from_slice::<CacheRequest>(line)? {
+        CacheRequest::Stats => Task::Stats,
+        CacheRequest::List { filter, limit } => {
             let pattern = filter.as_deref().map(NamePattern::parse).transpose()?;
             let selection = pattern.map_or(Selection::All, Selection::Pattern);
             Task::List { selection, limit: limit.min(MOST_ANSWERS), has_records: false }
         }
-        AdminRequest::CacheGet { name, qtype } => {
+        CacheRequest::Get { name, qtype } => {
             let selection = Selection::Name(LowerName::parse(&name)?, qtype.map(RecordType));
             Task::List { selection, limit: MOST_ANSWERS, has_records: true }
         }
-        AdminRequest::CacheFlush(target) => {
+        CacheRequest::Flush(target) => {
             let (selection, called) = match target {
                 FlushTarget::All => (Selection::All, "all answers".to_owned()),
                 FlushTarget::Name(name) => {
@@ -115,26 +115,26 @@ pub(super) fn read_request(line: &[u8]) -> Result<Task, RequestError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{AdminRequest, FlushTarget, MOST_ANSWERS, Task, line, read_request};
+    use super::{CacheRequest, FlushTarget, MOST_ANSWERS, Task, line, read_request};
     use proptest::prelude::*;
 
-    fn task(request: &AdminRequest) -> Task {
+    fn task(request: &CacheRequest) -> Task {
         read_request(&line(request).unwrap()).unwrap()
     }
 
     #[test]
     fn a_request_comes_out_as_it_went_in() {
-        assert!(matches!(task(&AdminRequest::CacheStats), Task::Stats));
-        let list = AdminRequest::CacheList { filter: Some("*.internal".to_owned()), limit: usize::MAX };
+        assert!(matches!(task(&CacheRequest::Stats), Task::Stats));
+        let list = CacheRequest::List { filter: Some("*.internal".to_owned()), limit: usize::MAX };
         assert!(matches!(task(&list), Task::List { limit: MOST_ANSWERS, has_records: false, .. }));
-        let get = AdminRequest::CacheGet { name: "a.example".to_owned(), qtype: Some(28) };
+        let get = CacheRequest::Get { name: "a.example".to_owned(), qtype: Some(28) };
         assert!(matches!(task(&get), Task::List { has_records: true, .. }));
         for (target, expected) in [
             (FlushTarget::All, "all answers"),
             (FlushTarget::Name("A.\\027[31m".to_owned()), "answers for a.\\027[31m."),
             (FlushTarget::Zone("Example".to_owned()), "answers for example. and all below it"),
         ] {
-            let Task::Flush { called, .. } = task(&AdminRequest::CacheFlush(target)) else { panic!("{expected}") };
+            let Task::Flush { called, .. } = task(&CacheRequest::Flush(target)) else { panic!("{expected}") };
             assert_eq!(called, expected);
         }
     }
@@ -143,10 +143,10 @@ mod tests {
     fn what_is_no_request_is_refused_with_what_is_wrong() {
         for (wrong, expected) in [
             (&b"{}"[..], "not a request"),
-            (b"\"cache_stats\" x", "not a request"),
-            (br#"{"cache_list":{"limit":1,"more":2}}"#, "not a request"),
-            (br#"{"cache_get":{"name":"a..b"}}"#, "the name cannot be read"),
-            (br#"{"cache_flush":{"name":""}}"#, "the name cannot be read"),
+            (b"\"stats\" x", "not a request"),
+            (br#"{"list":{"limit":1,"more":2}}"#, "not a request"),
+            (br#"{"get":{"name":"a..b"}}"#, "the name cannot be read"),
+            (br#"{"flush":{"name":""}}"#, "the name cannot be read"),
             (b"\xff", "not a request"),
             (b"", "not a request"),
         ] {
@@ -166,9 +166,9 @@ mod tests {
             text in ".{0,80}"
         ) {
             _ = read_request(&octets);
-            let list = AdminRequest::CacheList { filter: Some(text.clone()), limit: 1 };
+            let list = CacheRequest::List { filter: Some(text.clone()), limit: 1 };
             _ = read_request(&line(&list).unwrap());
-            _ = read_request(&line(&AdminRequest::CacheFlush(FlushTarget::Zone(text))).unwrap());
+            _ = read_request(&line(&CacheRequest::Flush(FlushTarget::Zone(text))).unwrap());
         }
     }
 }

@@ -253,10 +253,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_is_answered_one_that_is_none_is_refused_and_an_endless_one_is_not_read() {
-        assert!(matches!(answered(b"\"cache_stats\"\n").await, Some(AdminReply::Done(_))));
+        assert!(matches!(answered(b"\"stats\"\n").await, Some(AdminReply::Done(_))));
         assert!(matches!(answered(b"nonsense\n").await, Some(AdminReply::Failed(_))));
         assert_eq!(answered(&[b'x'; 100_000]).await, None);
-        let Some(AdminReply::Failed(late)) = answered(b"\"cache_stats\"").await else { panic!("it is late") };
+        let Some(AdminReply::Failed(late)) = answered(b"\"stats\"").await else { panic!("it is late") };
         assert!(late.contains("within 2 s"), "{late}");
     }
 
@@ -278,7 +278,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flush_is_done_when_all_workers_have_let_go_and_is_said_to_be_half_done_if_one_does_not() {
         let (server, mut told) = server(0);
-        let task = || read_request(br#"{"cache_flush":"all"}"#).unwrap();
+        let task = || read_request(br#"{"flush":"all"}"#).unwrap();
         let worker = async {
             let AdminCommand::FlushPackets(tell) = told.recv().await.unwrap();
             let (flushing, flushed) = mpsc::channel(1);

@@ -1,14 +1,14 @@
 //! The command `cache`: asks a server at its admin socket, and prints what it says.
 
 use super::top::{plain, plain_json, table};
-use crate::admin::{self, AdminRequest};
+use crate::admin::{self, CacheRequest};
 use crate::cli::{AdminTarget, OutputFormat};
 use serde_json::Value;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Asks, and prints the answer.
-pub(super) fn ask_cache(request: &AdminRequest, target: &AdminTarget) -> anyhow::Result<ExitCode> {
+pub(super) fn ask_cache(request: &CacheRequest, target: &AdminTarget) -> anyhow::Result<ExitCode> {
     let answer = admin::connect(target.label.as_deref())?.ask(request);
     // It may have the server's words in it.
     let answer = answer.map_err(|error| anyhow::anyhow!("{}", plain(&error.to_string())))?;
@@ -17,7 +17,7 @@ pub(super) fn ask_cache(request: &AdminRequest, target: &AdminTarget) -> anyhow:
         OutputFormat::Text => tables(request, &answer),
     };
     io::stdout().lock().write_all(text.as_bytes())?;
-    let is_missing = matches!(request, AdminRequest::CacheGet { .. }) && answer["matched"] == 0;
+    let is_missing = matches!(request, CacheRequest::Get { .. }) && answer["matched"] == 0;
     Ok(if is_missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -37,10 +37,10 @@ fn rows<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
     answer[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn tables(request: &AdminRequest, answer: &Value) -> String {
+fn tables(request: &CacheRequest, answer: &Value) -> String {
     let mut out = String::new();
     match request {
-        AdminRequest::CacheStats => {
+        CacheRequest::Stats => {
             let cells = |cache: &Value| {
                 let of_kind = |kind: &str| {
                     let kind = &cache[kind];
@@ -58,7 +58,7 @@ fn tables(request: &AdminRequest, answer: &Value) -> String {
                 false => table(&mut out, &heading, &columns, &caches),
             }
         }
-        AdminRequest::CacheList { .. } | AdminRequest::CacheGet { .. } => {
+        CacheRequest::List { .. } | CacheRequest::Get { .. } => {
             let answers = rows(answer, "answers");
             let ttl = |row: &Value| if row["ttl"].is_null() { "stale".to_owned() } else { field(row, "ttl") };
             let cells = |row: &Value| {
@@ -78,7 +78,7 @@ fn tables(request: &AdminRequest, answer: &Value) -> String {
                 table(&mut out, heading.trim_end(), &["records"], &records.collect::<Vec<_>>());
             }
         }
-        AdminRequest::CacheFlush(_) => out = format!("{} answers are gone\n", field(answer, "flushed")),
+        CacheRequest::Flush(_) => out = format!("{} answers are gone\n", field(answer, "flushed")),
     }
     out.trim_start_matches('\n').to_owned()
 }
@@ -97,7 +97,7 @@ mod tests {
         });
         let stale = json!({ "name": "b.", "type": "A", "rcode": "NXDOMAIN", "ttl": null, "age": 99, "flags": [] });
         let answer = json!({ "matched": 9, "answers": [row, stale] });
-        let get = AdminRequest::CacheGet { name: "a.".to_owned(), qtype: None };
+        let get = CacheRequest::Get { name: "a.".to_owned(), qtype: None };
         let text = tables(&get, &answer);
         assert!(text.chars().all(|character| matches!(character, ' '..='~' | '\n')), "{text:?}");
         assert!(text.starts_with("2 of 9 answers\n") && text.contains("do cd") && text.contains("stale"), "{text}");
@@ -109,8 +109,7 @@ mod tests {
     fn caches_are_a_table() {
         let kind = json!({ "entries": 3, "capacity": 9984, "bytes": 700 });
         let cache = json!({ "zones": ".", "view": "", "servers": ["dns://:53"], "success": kind, "denial": kind });
-        let text =
-            tables(&AdminRequest::CacheStats, &json!({ "memory_used": 1, "memory_limit": 2, "caches": [cache] }));
+        let text = tables(&CacheRequest::Stats, &json!({ "memory_used": 1, "memory_limit": 2, "caches": [cache] }));
         assert!(text.starts_with("caches: 1 of 2 octets taken\n") && text.contains("3 of 9984"), "{text}");
     }
 }

@@ -10,7 +10,7 @@ mod values;
 pub(crate) use completions::Shell;
 pub(crate) use doctor::Doctor;
 
-use crate::admin::{AdminRequest, FlushTarget};
+use crate::admin::{CacheRequest, FlushTarget};
 use crate::chain::LogFormat;
 use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
@@ -79,7 +79,7 @@ pub(crate) enum Invocation {
     /// `cache`: look into a server's caches, or let answers go.
     Cache {
         /// What the server is asked.
-        request: AdminRequest,
+        request: CacheRequest,
         socket: AdminTarget,
     },
     /// `-plugins`
@@ -297,10 +297,10 @@ fn render(flags: RenderFlags) -> Render {
 
 fn cache(command: CacheCommand) -> Invocation {
     let (request, flags) = match command {
-        CacheCommand::Stats { flags } => (AdminRequest::CacheStats, flags),
-        CacheCommand::List { filter, limit, flags } => (AdminRequest::CacheList { filter, limit }, flags),
+        CacheCommand::Stats { flags } => (CacheRequest::Stats, flags),
+        CacheCommand::List { filter, limit, flags } => (CacheRequest::List { filter, limit }, flags),
         CacheCommand::Get { name, qtype, flags } => {
-            (AdminRequest::CacheGet { name: name.to_string(), qtype: qtype.map(|qtype| qtype.0) }, flags)
+            (CacheRequest::Get { name: name.to_string(), qtype: qtype.map(|qtype| qtype.0) }, flags)
         }
         CacheCommand::Flush { target, zone, flags } => {
             let target = match target {
@@ -308,7 +308,7 @@ fn cache(command: CacheCommand) -> Invocation {
                 values::FlushArgument::Name(name) if zone => FlushTarget::Zone(name.to_string()),
                 values::FlushArgument::Name(name) => FlushTarget::Name(name.to_string()),
             };
-            (AdminRequest::CacheFlush(target), flags)
+            (CacheRequest::Flush(target), flags)
         }
     };
     Invocation::Cache { request, socket: AdminTarget { label: flags.admin_socket, output: flags.output } }

@@ -2,7 +2,7 @@ use super::{
     AdminSocket, AdminTarget, Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode,
     OutputFormat, ServeOptions, Shell, StatusUrl, TopMode,
 };
-use crate::admin::{AdminRequest, FlushTarget};
+use crate::admin::{CacheRequest, FlushTarget};
 use crate::chain::LogFormat;
 use crate::node::Backend;
 use crate::watchdog::StatusPage;
@@ -537,12 +537,12 @@ fn caches_are_looked_into_and_flushed_by_name_zone_or_whole() {
         other => panic!("{arguments:?}: {other:?}"),
     };
     let target = AdminTarget { label: None, output: OutputFormat::Text };
-    assert_eq!(asked(&["stats"]), (AdminRequest::CacheStats, target.clone()));
+    assert_eq!(asked(&["stats"]), (CacheRequest::Stats, target));
     let (request, socket) =
         asked(&["list", "--filter", "*.internal", "--limit", "7", "--admin-socket", "a", "--output", "json"]);
-    assert_eq!(request, AdminRequest::CacheList { filter: Some("*.internal".to_owned()), limit: 7 });
+    assert_eq!(request, CacheRequest::List { filter: Some("*.internal".to_owned()), limit: 7 });
     assert_eq!(socket, AdminTarget { label: Some("a".to_owned()), output: OutputFormat::Json });
-    let get = |qtype| AdminRequest::CacheGet { name: "a.example.".to_owned(), qtype };
+    let get = |qtype| CacheRequest::Get { name: "a.example.".to_owned(), qtype };
     assert_eq!(asked(&["get", "a.example"]).0, get(None));
     assert_eq!(asked(&["get", "a.example", "--type", "aaaa"]).0, get(Some(28)));
     for (arguments, target) in [
@@ -550,7 +550,7 @@ fn caches_are_looked_into_and_flushed_by_name_zone_or_whole() {
         (&["flush", "all."], FlushTarget::Name("all.".to_owned())),
         (&["flush", "example", "--zone"], FlushTarget::Zone("example.".to_owned())),
     ] {
-        assert_eq!(asked(arguments).0, AdminRequest::CacheFlush(target), "{arguments:?}");
+        assert_eq!(asked(arguments).0, CacheRequest::Flush(target), "{arguments:?}");
     }
     for wrong in
         [&["cache"][..], &["cache", "flush"], &["cache", "flush", "a..b"], &["cache", "get", "a", "--type", "b"]]

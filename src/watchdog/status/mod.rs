@@ -220,7 +220,8 @@ mod tests {
             let told = inner.address(address);
             (told.is_intercepted, told.why)
         };
-        let cases: [(fn(&mut Inner), bool, bool, &str); 10] = [
+        type Case = (fn(&mut Inner), bool, bool, &'static str);
+        let cases: [Case; 10] = [
             (|inner| inner.node.in_place = of("10.96.0.10"), false, false, "no rules are wanted"),
             (|_| {}, true, false, "not proven yet"),
             (|inner| inner.state = "starting", true, false, "no server serves: starting"),
