@@ -156,6 +156,6 @@ impl HttpAnswer {
 /// Asks the other process of this program for its metrics in text format; `None` if it does not say, or not in time.
 pub(crate) type AskMetrics = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
 
-/// Asks for the status, in JSON, with names and clients or without. The error is JSON too: what is known when the server
-/// does not tell its own.
+/// Asks for the status, in JSON, with names and clients or without. The error is JSON too: what is known when the
+/// server does not tell its own.
 pub(crate) type AskStatus = Arc<dyn Fn(bool) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;

@@ -64,8 +64,8 @@ pub fn run(case: &Case, lists: &Lists) -> Result<(), String> {
     ))
 }
 
-/// Whether what an upstream was asked, `udp 17.42.example. HINFO`, is a question of `loop`, of two random numbers. Nobody
-/// knows when it comes.
+/// Whether what an upstream was asked, `udp 17.42.example. HINFO`, is a question of `loop`, of two random numbers.
+/// Nobody knows when it comes.
 fn is_loop_probe(asked: &str) -> bool {
     let mut words = asked.split_whitespace().skip(1);
     let (Some(name), Some("HINFO")) = (words.next(), words.next()) else { return false };

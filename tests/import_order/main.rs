@@ -33,6 +33,7 @@ const LAYERS: &[&str] = &[
     "directives",
     "plan",
     "server",
+    "admin",
     "node",
     "kube_dns",
     "watchdog",
