@@ -58,9 +58,9 @@ impl Service {
             self.reloads.count_failure();
             self.count_configmap();
             let path = self.configured_path().display();
-            tracing::error!(
-                "plugin/reload: {path} and what belongs to it cannot be read: {error} What served before serves on; it is tried again"
-            );
+            let why = format!("{path} and what belongs to it cannot be read: {error}");
+            tracing::error!("plugin/reload: {why} What served before serves on; it is tried again");
+            self.services.query_stats.set_refused(true, Some(why));
         }
     }
 

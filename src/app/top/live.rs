@@ -436,7 +436,7 @@ fn upstreams(window: &WindowReport, report: &Report) -> Vec<Vec<Cell>> {
             Some(None) => Cell::Number(f64::INFINITY, "longer".to_owned()),
             None => Cell::Number(-1.0, "-".to_owned()),
         };
-        let health = match upstream.failures * 10 {
+        let health = match upstream.failures.saturating_mul(10) {
             _ if upstream.failures == upstream.queries => "down",
             tenths if tenths > upstream.queries => "failing",
             _ => "ok",

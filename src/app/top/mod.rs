@@ -105,7 +105,7 @@ fn watch(from: &StatusUrl) -> anyhow::Result<()> {
 
 /// Runs until somebody ends this process, for whom the terminal is to be as it was.
 async fn until_ended(asking: impl Future<Output = ()>) {
-    let kinds = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+    let kinds = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit(), SignalKind::interrupt()];
     let mut signals: Vec<Signal> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
     let ended = poll_fn(|context| match signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready()) {
         true => Poll::Ready(()),

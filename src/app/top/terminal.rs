@@ -117,7 +117,8 @@ fn changes(before: &[Line], after: &[Line]) -> String {
             Style::Bold => "\x1b[1m",
             Style::Reversed => "\x1b[7m",
         };
-        _ = write!(text, "\x1b[{};1H{style}{}\x1b[0m\x1b[K", index + 1, line.text);
+        // Erased first: behind the last column the cursor stands on it.
+        _ = write!(text, "\x1b[{};1H\x1b[K{style}{}\x1b[0m", index + 1, line.text);
     }
     text
 }
@@ -186,7 +187,7 @@ mod tests {
         let before = [line("a", Style::Plain), line("b", Style::Bold)];
         assert_eq!(changes(&before, &before), "");
         let after = [line("a", Style::Plain), line("c", Style::Reversed)];
-        assert_eq!(changes(&before, &after), "\x1b[2;1H\x1b[7mc\x1b[0m\x1b[K");
+        assert_eq!(changes(&before, &after), "\x1b[2;1H\x1b[K\x1b[7mc\x1b[0m");
         assert_eq!(changes(&[], &before).matches("\x1b[K").count(), 2);
     }
 }

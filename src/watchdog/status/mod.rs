@@ -128,9 +128,10 @@ impl Inner {
     }
 
     fn settle(&mut self, node: NodeStatus, time: Duration) {
+        let intercepted = self.intercepted();
         let before = std::mem::replace(&mut self.node, node);
-        if self.has_rules && before.in_place != self.node.in_place {
-            self.note("interception", self.node.in_place.to_string(), time);
+        if intercepted != self.intercepted() {
+            self.note("interception", self.intercepted().to_string(), time);
         }
         for error in self.node.errors.clone().into_iter().filter(|error| !before.errors.contains(error)) {
             self.note("error", error, time);
@@ -144,7 +145,7 @@ impl Inner {
             event: event.to_owned(),
             detail: detail.chars().take(MOST_DETAIL).collect(),
             serves: self.serves(),
-            intercepted: self.addresses.iter().filter(|address| self.is_intercepted(**address)).count(),
+            intercepted: self.intercepted().addresses().count(),
         });
     }
 
@@ -170,6 +171,11 @@ impl Inner {
             "no rules are wanted (--interception none, or -setupiptables=false)".to_owned()
         } else if node.spared.contains(address) {
             "the server sends its own queries there, and they would come back".to_owned()
+        } else if let Some(obstacle) = self.obstacles.get(&address).filter(|_| !node.in_place.contains(address)) {
+            obstacle.to_string()
+        } else if !self.serves() {
+            let rules = if node.in_place.contains(address) { "; the rules are still in place" } else { "" };
+            format!("no server serves: {}{rules}", self.state.replace('_', " "))
         } else if node.refused.contains(address) {
             "pods' queries are left to cluster DNS, since it would cost them their answers".to_owned()
         } else if node.in_place.contains(address) && node.reach.is_nobody_served {
@@ -179,19 +185,24 @@ impl Inner {
         } else if self.wanted.contains(address) {
             let error = node.errors.first().map(|error| format!("the rules cannot be made: {error}"));
             error.unwrap_or_else(|| "the rules are being made".to_owned())
-        } else if let Some(obstacle) = self.obstacles.get(&address) {
-            obstacle.to_string()
-        } else if self.serves() {
-            "the server has not proven yet that it answers there".to_owned()
         } else {
-            format!("no server serves: {}", self.state.replace('_', " "))
+            "the server has not proven yet that it answers there".to_owned()
         };
         InterceptedAddress { address: address.to_string(), is_intercepted: self.is_intercepted(address), why }
     }
 
+    fn intercepted(&self) -> Interception {
+        let addresses: Vec<IpAddr> =
+            self.addresses.iter().copied().filter(|address| self.is_intercepted(*address)).collect();
+        Interception::of(&addresses)
+    }
+
     fn is_intercepted(&self, address: IpAddr) -> bool {
         // Where no rules are wanted all is in place.
-        self.has_rules && self.node.in_place.contains(address) && !self.node.refused.contains(address)
+        self.has_rules
+            && self.node.in_place.contains(address)
+            && !self.node.refused.contains(address)
+            && !self.node.reach.is_nobody_served
     }
 }
 
@@ -221,7 +232,7 @@ mod tests {
             (told.is_intercepted, told.why)
         };
         type Case = (fn(&mut Inner), bool, bool, &'static str);
-        let cases: [Case; 10] = [
+        let cases: [Case; 11] = [
             (|inner| inner.node.in_place = of("10.96.0.10"), false, false, "no rules are wanted"),
             (|_| {}, true, false, "not proven yet"),
             (|inner| inner.state = "starting", true, false, "no server serves: starting"),
@@ -242,7 +253,7 @@ mod tests {
                     inner.node.reach.is_nobody_served = true;
                 },
                 true,
-                true,
+                false,
                 "no client's packets arrive",
             ),
             (
@@ -255,6 +266,15 @@ mod tests {
                 "left to cluster DNS",
             ),
             (|inner| inner.node.spared = of("10.96.0.10"), true, false, "its own queries"),
+            (
+                |inner| {
+                    inner.state = "waiting";
+                    inner.node.in_place = of("10.96.0.10");
+                },
+                true,
+                true,
+                "no server serves: waiting; the rules are still in place",
+            ),
             (
                 |inner| _ = inner.obstacles.insert("10.96.0.10".parse().unwrap(), Obstacle::Foreign),
                 true,
@@ -285,6 +305,12 @@ mod tests {
         assert_eq!(events, [(1000, "error".into()), (1000, "interception".into()), (1000, "state".into())]);
         let newest = &inner.report().events[0];
         assert_eq!((newest.detail.as_str(), newest.serves, newest.intercepted), ("no link", true, 1));
+        let refused = NodeStatus { refused: of("10.96.0.10"), ..node("10.96.0.10", "no link") };
+        for (node, detail) in [(refused, "no address"), (node("10.96.0.10", "no link"), "10.96.0.10")] {
+            inner.settle(node, Duration::from_secs(3));
+            let newest = &inner.report().events[0];
+            assert_eq!((newest.event.as_str(), newest.detail.as_str()), ("interception", detail));
+        }
         for number in 0..200 {
             inner.note("error", format!("{number}{}", "ü".repeat(9999)), Duration::from_secs(3));
         }

@@ -5,7 +5,7 @@ use crate::chain::Document;
 
 /// Its style and its script are allowed by what they hold, and nothing else is.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-XwvgnzcC5kcXR6phKKxYbpD7q+VPrmcP/YaFLBxUt6Q='; \
+    script-src 'sha256-og8OTYF/nt+i89TJWoqLYwKjWd7GytX7/ypMjWRkXbI='; \
     style-src 'sha256-tG+udw7Lx/hvxurNj7pJlhNX0qEjqkHJwTJ/kQOn5Rs='; \
     connect-src 'self'; \
     img-src data:; \
