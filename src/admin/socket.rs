@@ -15,6 +15,10 @@ const PREFIX: &str = "nodelocaldns/";
 /// Octets of a label: the whole name has 107 at most.
 pub(crate) const LABEL_OCTETS: usize = 48;
 
+/// Users that a user namespace does not know have this number in it (`/proc/sys/kernel/overflowuid` by default): it is
+/// nobody's own.
+const OVERFLOW_USER: u32 = 65534;
+
 /// Whether a text can be a label.
 pub(crate) fn is_label(text: &str) -> bool {
     let is_known = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_' | b':');
@@ -101,7 +105,7 @@ impl SocketPeer {
 
     /// Root, and who has started the program.
     pub(super) fn is_trusted(&self, owner: u32) -> bool {
-        self.user == 0 || self.user == owner
+        self.user == 0 || (self.user == owner && owner != OVERFLOW_USER)
     }
 }
 
@@ -161,5 +165,6 @@ mod tests {
         let peer = |user| SocketPeer { user, is_visible: true };
         assert!(peer(0).is_trusted(1000) && peer(1000).is_trusted(1000));
         assert!(!peer(1001).is_trusted(1000) && !peer(65534).is_trusted(0));
+        assert!(!peer(65534).is_trusted(65534), "it may be any user");
     }
 }

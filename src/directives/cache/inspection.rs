@@ -10,6 +10,10 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Octets of answers that are shown at most: a client chooses what they hold, and as text and JSON they take several
+/// times as many.
+const MOST_OCTETS: usize = 1 << 20;
+
 /// Which answers are meant.
 #[derive(Clone, Debug)]
 pub(crate) enum Selection {
@@ -95,7 +99,7 @@ pub(crate) struct AnswerReport {
 pub(crate) struct AnswersReport {
     /// Answers that were selected.
     pub matched: usize,
-    /// So many of them as were wanted.
+    /// So many of them as were wanted and may be shown.
     pub answers: Vec<AnswerReport>,
 }
 
@@ -122,7 +126,7 @@ pub(crate) fn stats(reload_state: &ReloadState, budget: &MemoryBudget) -> Caches
 }
 
 /// The selected answers that may still be served, `limit` of them, by their names; answers made for some clients'
-/// subnets are none of them. With records if `has_records`.
+/// subnets are none of them. With records if `has_records`, and then no more than [`MOST_OCTETS`].
 pub(crate) fn list(
     reload_state: &ReloadState,
     now: Instant,
@@ -131,6 +135,7 @@ pub(crate) fn list(
     has_records: bool,
 ) -> AnswersReport {
     let mut report = AnswersReport { matched: 0, answers: Vec::new() };
+    let mut octets = 0;
     for kept in sorted(reload_state) {
         // What no plan serves is nobody's answer.
         let Some(inner) = kept.serving.lock().upgrade() else { continue };
@@ -141,7 +146,8 @@ pub(crate) fn list(
                 return;
             }
             report.matched += 1;
-            if report.answers.len() < limit {
+            if report.answers.len() < limit && octets + entry.octets() <= MOST_OCTETS {
+                octets += if has_records { entry.octets() } else { 0 };
                 report.answers.push(answer(&kept, entry, age, moment.millis_since(entry.stored()) / 1000, has_records));
             }
         });
@@ -216,7 +222,7 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            let process = ProcessContext::new(1, 1 << 20);
+            let process = ProcessContext::new(1, 4 << 20);
             let labels = Labels { zones: ".", view: "" };
             let make = || Kept::new([100, 50], &process, &[SERVER.to_owned()], labels);
             let kept = process.reload_state.adopt_or("cache .", make);
@@ -272,6 +278,20 @@ mod tests {
         assert_eq!(scene.names(&Selection::Pattern(pattern)), ["a.b.example.", "a.example.", "a.test."]);
         let few = scene.list(0, &Selection::All, 2);
         assert_eq!((few.matched, few.answers.len()), (5, 2));
+    }
+
+    #[test]
+    fn of_answers_with_many_records_no_more_are_shown_than_memory_is_there_for() {
+        let scene = Scene::new();
+        let records = vec![a("big.example.", 60, 1); 1500];
+        for qtype in 1000..1050 {
+            let answer = response("big.example.", qtype, 0, 0, &Sections::answer(&records));
+            scene.keep(Kind::Success, answer, 0, 60);
+        }
+        let shown = scene.list(0, &Selection::Name(lower("big.example"), None), 100);
+        let octets: usize = shown.answers.iter().map(|answer| answer.bytes).sum();
+        assert_eq!(shown.matched, 50);
+        assert!((MOST_OCTETS / 2..=MOST_OCTETS).contains(&octets), "{octets}");
     }
 
     #[test]
