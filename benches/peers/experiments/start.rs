@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 /// How often the server that starts is asked: what is lost before its socket is there costs at most this.
 const ASK_INTERVAL: Duration = Duration::from_micros(500);
-/// Octets of ours, both processes together, that `--check` lets pass: 13.6 million were measured, of which 10.4 are pages
-/// of the program's file, as many as the kernel maps around those that are asked for. From machine to machine it is some
-/// 0.3 million more or less.
+/// Octets of ours, both processes together, that `--check` lets pass: 13.6 million were measured, of which 10.4 are
+/// pages of the program's file, as many as the kernel maps around those that are asked for. From machine to machine it
+/// is some 0.3 million more or less.
 const MOST_PROPORTIONAL: u64 = 14_400_000;
 
 pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
