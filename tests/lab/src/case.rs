@@ -1,6 +1,7 @@
 //! What a case is: a name, what it needs of the machine that is booted for it, and what it does there.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
 
@@ -104,25 +105,39 @@ pub struct Boot {
     pub cases: Vec<Case>,
 }
 
-/// Puts runs together that can share a machine, in the order in which the first of each comes.
+/// The limits of cases that share a machine are no more than this together, unless one alone has more: several machines
+/// run at a time, and none is to run on when all others have ended.
+const LIMIT: Duration = Duration::from_secs(1500);
+
+impl Boot {
+    /// What its cases may take.
+    fn limit(&self) -> Duration {
+        self.cases.iter().map(|case| case.limit).sum()
+    }
+}
+
+/// Puts runs together that can share a machine. Those that may take longest come first.
 pub fn boots(runs: impl IntoIterator<Item = Run>) -> Vec<Boot> {
     let mut boots: Vec<Boot> = Vec::new();
     for Run { case, kernel } in runs {
         let can_share = |boot: &&mut Boot| {
             let is_alike = (boot.kernel, boot.without, boot.packages) == (kernel, case.without, case.packages);
-            is_alike && [case, boot.cases[0]].iter().all(|case| case.place == Place::Namespace)
+            is_alike
+                && [case, boot.cases[0]].iter().all(|case| case.place == Place::Namespace)
+                && boot.limit() + case.limit <= LIMIT
         };
         match boots.iter_mut().find(can_share) {
             Some(boot) => boot.cases.push(case),
             None => boots.push(Boot { kernel, without: case.without, packages: case.packages, cases: vec![case] }),
         }
     }
+    boots.sort_by_key(|boot| Reverse(boot.limit()));
     boots
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CASE, Case, Kernel, Place, Run, boots};
+    use super::{CASE, Case, Kernel, LIMIT, Place, Run, boots};
 
     #[test]
     fn cases_share_a_machine_unless_one_needs_another_or_its_own() {
@@ -137,5 +152,13 @@ mod tests {
         ]);
         let names: Vec<Vec<&str>> = made.iter().map(|boot| boot.cases.iter().map(|case| case.name).collect()).collect();
         assert_eq!(names, [vec!["a", "e"], vec!["b"], vec!["c"], vec!["d"], vec!["f"]]);
+    }
+
+    #[test]
+    fn what_takes_long_has_a_machine_of_its_own_and_comes_first() {
+        let run = |name, limit| Run { case: Case { name, limit, ..CASE }, kernel: CASE.kernels[0] };
+        let made = boots([run("a", LIMIT / 2), run("b", LIMIT), run("c", LIMIT / 2), run("d", LIMIT / 4)]);
+        let names: Vec<Vec<&str>> = made.iter().map(|boot| boot.cases.iter().map(|case| case.name).collect()).collect();
+        assert_eq!(names, [vec!["a", "c"], vec!["b"], vec!["d"]]);
     }
 }

@@ -25,6 +25,7 @@ pub const CASES: &[Case] = &[
     Case { name: "daemon-set/its_deletion_costs_nothing_and_teardown_leaves_nothing", body: deleted, ..DAEMON_SET },
     Case { name: "daemon-set/kube_dns_answers_until_a_killed_pod_is_back", body: killed, ..DAEMON_SET },
     Case { name: "daemon-set/a_pod_that_hangs_is_restarted", body: hangs, ..DAEMON_SET },
+    Case { name: "daemon-set/a_limit_of_processor_time_costs_nothing", body: throttled, ..DAEMON_SET },
     Case { name: "daemon-set/out_of_memory_all_of_it_is_restarted", body: out_of_memory_all, ..DAEMON_SET },
     Case { name: "daemon-set/out_of_memory_the_server_alone_is_replaced", body: out_of_memory_one, ..DAEMON_SET },
     Case {
@@ -234,6 +235,37 @@ fn hangs() {
     assert!(!is_alive(hung));
     assert!(pod.ends()[0].contains("liveness"), "{}", pod.told());
     pod.await_available();
+    node.await_service(&pod);
+}
+
+/// The container is at its limit: all of it stands still for most of each 100 ms. Answers come late, and nobody takes
+/// either process for one that hangs.
+fn throttled() {
+    let node = Node::new();
+    let pod = node.start(&[("requests:", "limits: {cpu: 250m}\n            requests:")]);
+    let read = |file: &str| std::fs::read_to_string(pod.cgroup(file)).expect("the group is there");
+    assert_eq!(read("cpu.max").trim(), "25000 100000");
+    let stat = |name: &str| -> u64 {
+        let stat = read("cpu.stat");
+        let value = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {stat}"))
+    };
+    let processes = (pod.watchdog(), pod.server());
+    let before = (stat("nr_periods"), stat("nr_throttled"));
+    let (records, ()) = node.ask_during("the container is at its limit of processor time", || {
+        let mut hog = Command::new("sh");
+        hog.args(["-c", "echo $$ >\"$0\" && while :; do :; done"]).arg(pod.cgroup("cgroup.procs"));
+        let mut hog = hog.spawn().expect("a shell runs");
+        std::thread::sleep(Duration::from_secs(5));
+        hog.kill().expect("it runs");
+        hog.wait().expect("it is reaped");
+    });
+    let (periods, throttled) = (stat("nr_periods") - before.0, stat("nr_throttled") - before.1);
+    note(format_args!("it was stopped in {throttled} of {periods} periods"));
+    assert!(throttled * 2 > periods, "not at its limit: stopped in {throttled} of {periods} periods");
+    assert_lost(&records, 0);
+    assert_eq!((pod.watchdog(), pod.server()), processes, "replaced:\n{}", pod.told());
+    assert!(pod.ends().is_empty(), "{}", pod.told());
     node.await_service(&pod);
 }
 

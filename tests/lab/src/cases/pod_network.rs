@@ -3,7 +3,7 @@
 
 use crate::case::{CASE, Case, Kernel};
 use crate::cluster::{connected, kill, leaves_untracked, rules};
-use crate::node::{ADDRESSES, LONG, PodNetwork, Proxy, SOON, TwoNodes};
+use crate::node::{ADDRESSES, Interception, LONG, Node, PodNetwork, SOON, Services, TwoNodes};
 use crate::records::{Records, Who};
 use crate::support::client::{exchange_tcp, query};
 use crate::wire::Answer;
@@ -13,9 +13,16 @@ use std::time::Duration;
 
 /// The family's.
 pub const CASES: &[Case] = &[
-    network("pod_network/routed", || run(PodNetwork::Routed, Proxy::Nftables, "nftables")),
-    network("pod_network/vxlan", || run(PodNetwork::Vxlan, Proxy::Nftables, "nftables")),
-    network("pod_network/vxlan_with_iptables", || run(PodNetwork::Vxlan, Proxy::IptablesNft, "iptables")),
+    network("pod_network/routed", || run(PodNetwork::Routed, Interception::Nftables, Services::Nftables)),
+    network("pod_network/routed_with_iptables_legacy", || {
+        run(PodNetwork::Routed, Interception::IptablesLegacy, Services::Iptables)
+    }),
+    network("pod_network/routed_with_ipvs", || run(PodNetwork::Routed, Interception::Nftables, Services::Ipvs)),
+    network("pod_network/vxlan", || run(PodNetwork::Vxlan, Interception::Nftables, Services::Nftables)),
+    network("pod_network/vxlan_with_iptables_nft", || {
+        run(PodNetwork::Vxlan, Interception::IptablesNft, Services::Iptables)
+    }),
+    network("pod_network/vxlan_with_ipvs", || run(PodNetwork::Vxlan, Interception::IptablesNft, Services::Ipvs)),
 ];
 
 /// For an answer.
@@ -28,11 +35,11 @@ const fn network(name: &'static str, body: fn()) -> Case {
     Case { name, body, kernels: &[Kernel::NewestCloud], limit: Duration::from_secs(300), ..CASE }
 }
 
-fn run(pods: PodNetwork, proxy: Proxy, backend: &'static str) {
-    let mut two = TwoNodes::start(pods, proxy, backend);
+fn run(pods: PodNetwork, interception: Interception, services: Services) {
+    let mut two = TwoNodes::start(pods, interception, services);
     let [first, second] = two.ask_during("in health", |_, _| std::thread::sleep(Duration::from_millis(700)));
-    assert_all_from(Answer::Node, &first);
-    assert_all_from(Answer::Node, &second);
+    assert_served(&two.nodes[0], &first);
+    assert_served(&two.nodes[1], &second);
     long_answers(&two, "in health");
 
     let mut gone = Duration::ZERO;
@@ -46,11 +53,11 @@ fn run(pods: PodNetwork, proxy: Proxy, backend: &'static str) {
         std::thread::sleep(Duration::from_millis(500));
     });
     // Rules of iptables stay; they match pods' packets only while a socket is there to take them.
-    let served = first.of(|record| backend == "nftables" || record.kind.who == Who::Pod);
-    assert_all_from(Answer::KubeDns, &served.after(gone + Duration::from_millis(100)));
+    let served = first.of(|record| interception == Interception::Nftables || record.kind.who == Who::Pod);
+    assert_from_kube_dns(&served.after(gone + Duration::from_millis(100)));
     assert!(served.lost_by_us() <= IN_HAND, "{}", served.detail());
-    assert_all_from(Answer::Node, &second);
-    two.nodes[0].await_answers(Answer::KubeDns);
+    assert_served(&two.nodes[1], &second);
+    two.nodes[0].await_kube_dns();
     long_answers(&two, "from KubeDNS");
 
     two.nodes[0].start_again();
@@ -61,15 +68,19 @@ fn run(pods: PodNetwork, proxy: Proxy, backend: &'static str) {
         assert!(status.success(), "{status}\n{}", watchdog.tail(30));
     });
     assert_eq!(first.lost_by_us(), 0, "{}", first.detail());
-    assert_all_from(Answer::Node, &second);
+    assert_served(&two.nodes[1], &second);
     assert!(!two.nodes[0].network.host.visit(leaves_untracked), "{}", rules());
-    two.nodes[0].await_answers(Answer::KubeDns);
+    two.nodes[0].await_kube_dns();
     long_answers(&two, "after SIGTERM");
     two.nodes[0].start_again();
 }
 
-fn assert_all_from(answer: Answer, records: &Records) {
-    assert_eq!(records.from(answer), records.asked(), "not all from {answer:?}\n{}", records.detail());
+fn assert_served(node: &Node, records: &Records) {
+    assert!(node.is_served(records), "an answer comes from elsewhere\n{}", records.detail());
+}
+
+fn assert_from_kube_dns(records: &Records) {
+    assert_eq!(records.from(Answer::KubeDns), records.asked(), "not all from KubeDNS\n{}", records.detail());
 }
 
 /// Clients of both nodes get answers whole that are longer than a packet, or almost: by TCP when a truncated answer

@@ -1,9 +1,10 @@
-//! What operators have reported of node caches, as cases: an output that nobody reads.
+//! What operators have reported of node caches, as cases: an output that nobody reads, an interception that cannot be
+//! had.
 
 use crate::case::{CASE, Case};
-use crate::cluster::{is_alive, rules, shell, signal};
+use crate::cluster::{CLUSTER_IPS, is_alive, rules, shell, signal};
 use crate::guest::case::note;
-use crate::node::{START, Scene, settled};
+use crate::node::{START, Scene, Start, settled};
 use crate::support::processes;
 use crate::support::server::scratch;
 use crate::wire::Answer;
@@ -16,15 +17,22 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The family's.
-pub const CASES: &[Case] = &[Case {
-    name: "reports/an_output_that_nobody_reads_stops_neither_process",
-    body: output_is_full,
-    limit: Duration::from_secs(300),
-    ..CASE
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "reports/an_output_that_nobody_reads_stops_neither_process",
+        body: output_is_full,
+        limit: Duration::from_secs(300),
+        ..CASE
+    },
+    Case { name: "reports/without_the_programs_of_iptables_kube_dns_is_asked_seldom", body: without_programs, ..CASE },
+];
 
 /// Queries that a server which ends or hangs may have had in hand.
 const IN_HAND: usize = 64;
+
+/// How long KubeDNS's questions are counted while no client asks, and how many a second may be the program's.
+const NOBODY_ASKS: Duration = Duration::from_secs(20);
+const MOST_A_SECOND: u64 = 5;
 
 /// Within which it ends after SIGTERM, also when it cannot say so. kubelet waits longer.
 const END: Duration = Duration::from_secs(8);
@@ -114,4 +122,40 @@ fn output_is_full() {
     let records = scene.ask_for(Duration::from_secs(1));
     assert_eq!(records.from(Answer::KubeDns), records.asked(), "{}", records.detail());
     scene.tear_down();
+}
+
+/// The image has no iptables, and `--interception iptables` was asked for: pods are answered by KubeDNS, and the
+/// watchdog, whose questions reach it too, does not flood it.
+fn without_programs() {
+    let start = Start { backend: "iptables", ..START };
+    let scene = Scene::prepare_as(&start, |mut program| {
+        program.env("PATH", "/nowhere");
+        program
+    });
+    let said = || scene.agent.watchdog.output();
+    settled("it says what is missing", || said().contains("cannot set iptables rules: no program"), said);
+    let records = scene.ask_for(Duration::from_secs(1));
+    let of_cluster = records.of(|record| CLUSTER_IPS.contains(&record.kind.address));
+    assert_eq!(of_cluster.from(Answer::KubeDns), of_cluster.asked(), "{}", of_cluster.detail());
+    let count = || {
+        let counters = scene.network.kube_dns.visit(|| shell("nft list chain inet asked in"));
+        let packets = counters.split("packets ").skip(1).filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        packets.sum::<u64>()
+    };
+    scene.network.kube_dns.visit(|| {
+        shell(
+            "nft 'table inet asked {
+                chain in {
+                    type filter hook input priority -10;
+                    udp dport 53 counter
+                    tcp dport 53 tcp flags & (syn | ack) == syn counter
+                }
+            }'",
+        )
+    });
+    let before = count();
+    std::thread::sleep(NOBODY_ASKS);
+    let asked = count() - before;
+    note(format_args!("{asked} questions and connections reached KubeDNS in {} s", NOBODY_ASKS.as_secs()));
+    assert!(asked < MOST_A_SECOND * NOBODY_ASKS.as_secs(), "{asked} questions\n{}", said());
 }

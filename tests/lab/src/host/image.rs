@@ -92,12 +92,13 @@ impl Images {
         Ok(Self { apt: Apt::new(&folder), folder, program, manifest })
     }
 
-    /// That of a boot; `is_shell` gives a prompt instead of running its cases.
+    /// That of a boot; `is_shell` gives a prompt instead of running its cases. It is written anew for each boot of a
+    /// `slot`.
     ///
     /// # Errors
     ///
     /// When something cannot be fetched, unpacked or packed.
-    pub fn image(&mut self, boot: &Boot, is_shell: bool) -> Result<Image> {
+    pub fn image(&mut self, boot: &Boot, is_shell: bool, slot: usize) -> Result<Image> {
         let (tools, tools_archive) = self.packages(TOOLS)?;
         let mut archives = vec![tools_archive];
         if !boot.packages.is_empty() {
@@ -110,7 +111,7 @@ impl Images {
             cases: boot.cases.iter().map(PlannedCase::of).collect(),
             is_shell,
         };
-        let archive = self.folder.join("initrd");
+        let archive = self.folder.join(format!("initrd-{slot}"));
         let ours = self.ours(&plan)?;
         write_whole(&archive, |output| {
             for path in &archives {

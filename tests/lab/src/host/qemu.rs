@@ -2,6 +2,7 @@
 
 use super::image::Image;
 use crate::channel::CLOCK_OF_INSTRUCTIONS;
+use crate::support::tools::{require, tool};
 use anyhow::{Context, Result};
 use procfs::process::Process;
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,6 +18,9 @@ const QEMU: &str = "qemu-system-x86_64";
 
 /// Of the machine, in MiB: its root is in it.
 const MEMORY: u32 = 1024;
+
+/// At a time: each takes [`MEMORY`] and a processor.
+const MOST_MACHINES: usize = 8;
 
 /// How long a kernel may take under KVM until it starts the first process, which is a second or two. Some machines have
 /// a `/dev/kvm` under which nothing runs, or a kernel only until it comes to an instruction that is not emulated.
@@ -59,6 +63,15 @@ impl Accelerator {
             println!("lab: KVM is here and does not get a kernel up: qemu translates (TCG), which is slower");
         }
         Ok(if works { Self::Kvm } else { Self::Tcg })
+    }
+
+    /// How many machines may run at a time. The clock of a translated one does not go by what the host has time for;
+    /// that of the others does, and so each has all of it.
+    pub fn machines(self) -> usize {
+        match self {
+            Self::Kvm => 1,
+            Self::Tcg => std::thread::available_parallelism().map_or(1, usize::from).min(MOST_MACHINES),
+        }
     }
 }
 
@@ -181,9 +194,11 @@ impl Drop for Machine {
     }
 }
 
-/// What every machine has: no network, and nothing of the user's settings.
+/// What every machine has: no network, and nothing of the user's settings. It ends with the thread that has started it,
+/// however that ends.
 fn command(accelerator: Accelerator, image: &Image) -> Command {
-    let mut command = Command::new(QEMU);
+    let mut command = tool("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(require(QEMU));
     command.args(match accelerator {
         Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host", "-smp", "2"][..],
         // An instruction takes a nanosecond. Processors take turns then, and wait for each other most of the time.
@@ -206,8 +221,6 @@ fn arguments(accelerator: Accelerator, more: &str) -> String {
 }
 
 fn started(accelerator: Accelerator, command: &mut Command) -> Result<Machine> {
-    let process = command
-        .spawn()
-        .with_context(|| format!("starting {QEMU} (Debian's package qemu-system-x86; scripts/install-test-deps)"))?;
+    let process = command.spawn().context("starting qemu by way of setpriv")?;
     Ok(Machine { process, accelerator, booted: Instant::now(), is_given_up: Arc::default() })
 }

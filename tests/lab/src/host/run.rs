@@ -10,10 +10,12 @@ use crate::channel::{Message, hear};
 use crate::guest::init::CASES_VARIABLE;
 use anyhow::{Context, Result, bail};
 use std::io::BufRead;
+use std::panic::resume_unwind;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread::spawn;
+use std::sync::{Mutex, MutexGuard};
+use std::thread::{scope, spawn};
 use std::time::{Duration, Instant};
 
 /// From the start of qemu until the guest says that it is up: seconds. As all bounds here, of the time that the machine
@@ -46,15 +48,30 @@ pub fn run(beginnings: &[String], only_quick: bool, subject: Subject) -> Result<
         bail!("no case begins with {}; `make lab-list` says which there are", beginnings.join(" or "));
     }
     let started = Instant::now();
+    let (count, boots) = (runs.len(), boots(runs));
     let mut images = Images::new(&target()?, subject)?;
-    let mut accelerator = None;
-    let mut outcome = Outcome::default();
-    let count = runs.len();
-    for boot in boots(runs) {
-        run_boot(&mut images, &mut accelerator, &boot, &mut outcome)?;
-    }
-    let Outcome { passed, failed } = &outcome;
+    let accelerator = Accelerator::found(&images.image(&boots[0], false, 0)?, images.folder())?;
+    let machines = accelerator.machines().min(boots.len());
+    let lab = Lab { images: Mutex::new(images), accelerator: Mutex::new(accelerator), outcome: Mutex::default() };
+    let queue = Mutex::new(boots.into_iter());
+    let run_boots = |slot| {
+        loop {
+            // Not in the condition of a `while let`: the queue would be locked as long as the boot runs.
+            let boot = locked(&queue).next();
+            match boot {
+                Some(boot) => lab.run_boot(&boot, slot)?,
+                None => return Ok(()),
+            }
+        }
+    };
+    scope(|scope| -> Result<()> {
+        let run_boots = &run_boots;
+        let threads: Vec<_> = (0..machines).map(|slot| scope.spawn(move || run_boots(slot))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })?;
     println!("lab: {count} cases in {} s", started.elapsed().as_secs());
+    let outcome = locked(&lab.outcome);
+    let Outcome { passed, failed } = &*outcome;
     for (name, folder) in failed {
         println!("lab: FAILED {name}: see {}", folder.display());
     }
@@ -73,7 +90,7 @@ pub fn shell(beginning: &str) -> Result<bool> {
     let runs = cases::all().into_iter().map(|case| Run { case, kernel: case.kernels[0] });
     let boot = boots(runs).into_iter().find(|boot| boot.cases.iter().any(|other| other.name == case.name));
     let mut images = Images::new(&target()?, Subject { program: None, manifest: None })?;
-    let image = images.image(&boot.context("each case has a boot")?, true)?;
+    let image = images.image(&boot.context("each case has a boot")?, true, 0)?;
     let accelerator = Accelerator::found(&image, images.folder())?;
     println!("lab: {}; `lab case NAME` runs a case, Ctrl-A X ends the machine", image.release);
     Machine::shell(accelerator, &image)?;
@@ -109,34 +126,51 @@ struct Outcome {
     failed: Vec<(String, PathBuf)>,
 }
 
-fn run_boot(images: &mut Images, known: &mut Option<Accelerator>, boot: &Boot, outcome: &mut Outcome) -> Result<()> {
-    let image = images.image(boot, false)?;
-    let accelerator = match known {
-        Some(accelerator) => *accelerator,
-        None => *known.insert(Accelerator::found(&image, images.folder())?),
-    };
-    let without = if boot.without.is_empty() { String::new() } else { format!(" without {}", boot.without.join(", ")) };
-    println!("lab: booting {} for {} cases{without}", image.release, boot.cases.len());
-    let console = images.folder().join("console.log");
-    let (mut machine, port) = Machine::boot(accelerator, &image, &console)?;
-    let mut sight = Sight { boot, folder: images.folder(), begun: None, ended: Vec::new(), outcome };
-    let verdict = sight.watch(&machine, &listen(port));
-    // A machine that has said all goes by itself.
-    machine.wait(if verdict.is_ok() { Duration::from_secs(10) } else { Duration::ZERO })?;
-    let is_given_up = machine.is_given_up();
-    drop(machine);
-    if is_given_up {
-        println!("lab: KVM has given the machine up: qemu translates (TCG) from now on, which is slower");
-        *known = Some(Accelerator::Tcg);
-        let ended = sight.ended;
-        let rest = boot.cases.iter().filter(|case| !ended.iter().any(|name| name == case.name)).copied().collect();
-        return run_boot(images, known, &Boot { cases: rest, ..boot.clone() }, outcome);
+/// What the threads share that run boots.
+struct Lab {
+    images: Mutex<Images>,
+    accelerator: Mutex<Accelerator>,
+    outcome: Mutex<Outcome>,
+}
+
+impl Lab {
+    /// Runs a boot's cases. No two boots at a time have the same `slot`.
+    fn run_boot(&self, boot: &Boot, slot: usize) -> Result<()> {
+        let accelerator = *locked(&self.accelerator);
+        let (image, folder) = {
+            let mut images = locked(&self.images);
+            (images.image(boot, false, slot)?, images.folder().to_owned())
+        };
+        let without =
+            if boot.without.is_empty() { String::new() } else { format!(" without {}", boot.without.join(", ")) };
+        println!("lab: booting {} for {} cases{without}", image.release, boot.cases.len());
+        let console = folder.join(format!("console-{slot}.log"));
+        let (mut machine, port) = Machine::boot(accelerator, &image, &console)?;
+        let mut sight =
+            Sight { boot, folder: &folder, console: &console, begun: None, ended: Vec::new(), outcome: &self.outcome };
+        let verdict = sight.watch(&machine, &listen(port));
+        // A machine that has said all goes by itself.
+        machine.wait(if verdict.is_ok() { Duration::from_secs(10) } else { Duration::ZERO })?;
+        let is_given_up = machine.is_given_up();
+        drop(machine);
+        if is_given_up {
+            println!("lab: KVM has given the machine up: qemu translates (TCG) from now on, which is slower");
+            *locked(&self.accelerator) = Accelerator::Tcg;
+            let ended = sight.ended;
+            let rest = boot.cases.iter().filter(|case| !ended.iter().any(|name| name == case.name)).copied().collect();
+            return self.run_boot(&Boot { cases: rest, ..boot.clone() }, slot);
+        }
+        if let Err(error) = verdict {
+            println!("lab: {error:#}");
+            sight.fail_rest()?;
+        }
+        Ok(())
     }
-    if let Err(error) = verdict {
-        println!("lab: {error:#}");
-        sight.fail_rest(&console)?;
-    }
-    Ok(())
+}
+
+/// A thread that panics while it holds one ends the whole run.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics while it holds this")
 }
 
 /// What comes through the port, read by a thread.
@@ -157,9 +191,10 @@ fn listen(mut port: impl BufRead + Send + 'static) -> Receiver<std::io::Result<(
 struct Sight<'a> {
     boot: &'a Boot,
     folder: &'a Path,
+    console: &'a Path,
     begun: Option<String>,
     ended: Vec<String>,
-    outcome: &'a mut Outcome,
+    outcome: &'a Mutex<Outcome>,
 }
 
 impl Sight<'_> {
@@ -191,7 +226,8 @@ impl Sight<'_> {
                     self.begun = Some(name);
                 }
                 Message::Suspend { time } => machine.suspend(time)?,
-                Message::Note { text } => println!("       {text}"),
+                // Several machines' cases may tell at a time.
+                Message::Note { text } => println!("       {}: {text}", self.begun.as_deref().unwrap_or_default()),
                 Message::File { name, path, .. } => self.keep(&name, &path, &octets)?,
                 Message::End { name, is_passed, took } => {
                     self.end(&name, is_passed, took)?;
@@ -224,24 +260,23 @@ impl Sight<'_> {
         let verdict = if is_passed { "passed" } else { "FAILED" };
         println!("{verdict} {:6.1} s  {name} on {}", took.as_secs_f64(), self.boot.kernel);
         if is_passed {
-            self.outcome.passed += 1;
+            locked(self.outcome).passed += 1;
         } else {
             let folder = self.place(name);
             let output = std::fs::read_to_string(folder.join("output")).unwrap_or_default();
             let lines: Vec<&str> = output.lines().collect();
             println!("{}", lines[lines.len().saturating_sub(40)..].join("\n"));
-            let console = self.folder.join("console.log");
             std::fs::create_dir_all(&folder)?;
-            std::fs::copy(console, folder.join("console"))?;
-            self.outcome.failed.push((format!("{name} on {}", self.boot.kernel), folder));
+            std::fs::copy(self.console, folder.join("console"))?;
+            locked(self.outcome).failed.push((format!("{name} on {}", self.boot.kernel), folder));
         }
         Ok(())
     }
 
     /// The machine is gone: what has not ended has failed.
-    fn fail_rest(&mut self, console: &Path) -> Result<()> {
+    fn fail_rest(&mut self) -> Result<()> {
         let text =
-            std::fs::read(console).map(|octets| String::from_utf8_lossy(&octets).into_owned()).unwrap_or_default();
+            std::fs::read(self.console).map(|octets| String::from_utf8_lossy(&octets).into_owned()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         println!("lab: the console's last lines:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
         for case in self.boot.cases.iter().filter(|case| !self.ended.iter().any(|name| name == case.name)) {
@@ -250,8 +285,8 @@ impl Sight<'_> {
             println!("FAILED           {name}{}", if is_begun { "" } else { " (never begun)" });
             let folder = self.place(case.name);
             std::fs::create_dir_all(&folder)?;
-            std::fs::copy(console, folder.join("console"))?;
-            self.outcome.failed.push((name, folder));
+            std::fs::copy(self.console, folder.join("console"))?;
+            locked(self.outcome).failed.push((name, folder));
         }
         Ok(())
     }

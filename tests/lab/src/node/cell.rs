@@ -38,7 +38,7 @@ pub struct Cell {
     pub interception: Interception,
     pub services: Services,
     pub network: Network,
-    _kube_dns: KubeDns,
+    pub kube_dns: KubeDns,
     pub agent: Agent,
     /// When clients began to ask.
     asking_since: Instant,
@@ -52,7 +52,7 @@ impl Cell {
         let kube_dns = KubeDns::start(&network.kube_dns);
         let agent = start_agent(interception, services);
         let asking_since = Instant::now();
-        let cell = Self { interception, services, network, _kube_dns: kube_dns, agent, asking_since };
+        let cell = Self { interception, services, network, kube_dns, agent, asking_since };
         cell.await_service();
         cell
     }
@@ -162,8 +162,8 @@ impl Services {
         if self == Self::Ipvs { &LOCALS } else { ADDRESSES }
     }
 
-    /// Makes the Services, and the rules of a kubelet.
-    fn install(self, interception: Interception) {
+    /// Makes the Services, and the rules of a kubelet, on the calling thread's network.
+    pub fn install(self, interception: Interception) {
         let is_legacy = interception == Interception::IptablesLegacy;
         match self {
             // The kubelet's are among what was recorded.
@@ -207,8 +207,8 @@ fn install_kubelet_rules(variant: &str) {
     ));
 }
 
-/// Starts the program as docs/kubernetes.md has it beside these Services.
-fn start_agent(interception: Interception, services: Services) -> Agent {
+/// Starts the program as docs/kubernetes.md has it beside these Services, on the calling thread's network.
+pub fn start_agent(interception: Interception, services: Services) -> Agent {
     let locals = LOCALS.join(",");
     let cluster_ips = CLUSTER_IPS.join(",");
     let (bound, upstream, flags) = match services {

@@ -13,4 +13,4 @@ pub use leftovers::{addresses, leftovers, ours};
 pub use operate::{doctor, tear_down};
 pub use proxy::Proxy;
 pub use scene::{ADDRESSES, SOON, START, Scene, Start, settled};
-pub use two_nodes::{LONG, PodNetwork, TwoNodes};
+pub use two_nodes::{LONG, Node, PodNetwork, TwoNodes};

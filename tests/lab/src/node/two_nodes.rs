@@ -1,8 +1,8 @@
 //! Two nodes with the program on each, pods on each, and KubeDNS's pod on the second.
 
-use super::Proxy;
+use super::cell::{Interception, Services, start_agent};
 use super::scene::{ADDRESSES, SOON};
-use crate::cluster::{Agent, KUBE_DNS, LOCALS, METRICS, Network, Place, program, rules, shell};
+use crate::cluster::{Agent, KUBE_DNS, Network, Place, rules, shell};
 use crate::guest::case::note;
 use crate::load::{CACHED, Load, Plan};
 use crate::records::Records;
@@ -71,7 +71,8 @@ pub struct Node {
     /// KubeDNS's pod is in both nodes'.
     pub network: Network,
     pub agent: Agent,
-    backend: &'static str,
+    interception: Interception,
+    services: Services,
 }
 
 /// Both. What is in them ends with them.
@@ -82,7 +83,7 @@ pub struct TwoNodes {
 
 impl TwoNodes {
     /// Everything in service.
-    pub fn start(pods: PodNetwork, proxy: Proxy, backend: &'static str) -> Self {
+    pub fn start(pods: PodNetwork, interception: Interception, services: Services) -> Self {
         let (hosts, kube_dns) = ([Place::here(), Place::new()], Place::new());
         hosts[0].visit(|| shell(&format!("ip link add uplink type veth peer name uplink netns {}", hosts[1].path())));
         let mtu = if pods == PodNetwork::Vxlan { 1450 } else { 1500 };
@@ -94,7 +95,7 @@ impl TwoNodes {
                     PodNetwork::Routed => here.route(there),
                     PodNetwork::Vxlan => here.tunnel(there, mtu),
                 }
-                proxy.install();
+                services.install(interception);
             });
             let pod = Place::new();
             attach(&pod, &hosts[index], "pod", here.pod, here.gateway, mtu);
@@ -104,7 +105,8 @@ impl TwoNodes {
         let served = kube_dns.visit(serve);
         let mut all = hosts.into_iter().zip(places).map(|(host, pod)| {
             let network = Network { host, pod, kube_dns: kube_dns.clone() };
-            Node { agent: network.host.visit(|| start_agent(backend)), network, backend }
+            let agent = network.host.visit(|| start_agent(interception, services));
+            Node { network, agent, interception, services }
         });
         let nodes = [all.next(), all.next()].map(|node| node.expect("there are two"));
         let two = Self { nodes, _kube_dns: served };
@@ -134,27 +136,38 @@ impl TwoNodes {
 impl Node {
     /// Starts the program again, after its end.
     pub fn start_again(&mut self) {
-        self.agent = self.network.host.visit(|| start_agent(self.backend));
+        self.agent = self.network.host.visit(|| start_agent(self.interception, self.services));
         self.await_service();
     }
 
-    /// Waits until every client of the node has every answer from its cache.
-    pub fn await_service(&self) {
-        self.network.host.visit(|| self.agent.await_interception());
-        self.await_answers(Answer::Node);
+    /// Whether its cache answered all that is the program's, and KubeDNS all that is not.
+    pub fn is_served(&self, records: &Records) -> bool {
+        let ours = records.of(|record| self.services.ours().contains(&record.kind.address));
+        ours.from(Answer::Node) == ours.asked()
+            && records.from(Answer::Node) + records.from(Answer::KubeDns) == records.asked()
     }
 
-    /// Waits until every client of the node has every answer from there.
-    pub fn await_answers(&self, from: Answer) {
+    /// Waits until all answers come from where they should.
+    pub fn await_service(&self) {
+        self.network.host.visit(|| self.agent.await_interception());
+        self.await_answers("not in service", |records| self.is_served(records));
+    }
+
+    /// Waits until KubeDNS answers every client of the node.
+    pub fn await_kube_dns(&self) {
+        self.await_answers("KubeDNS does not answer", |records| records.from(Answer::KubeDns) == records.asked());
+    }
+
+    fn await_answers(&self, otherwise: &str, are_good: impl Fn(&Records) -> bool) {
         let mut last = Records::new(Vec::new());
         let are_there = wait_until(SOON, || {
             let load = Load::start(&self.network, PLAN);
             std::thread::sleep(LEAD);
             last = load.finish();
-            last.from(from) == last.asked()
+            are_good(&last)
         });
         let rules = self.network.host.visit(rules);
-        assert!(are_there, "not from {from:?}:\n{}\n{}\n{rules}", last.detail(), self.agent.watchdog.tail(30));
+        assert!(are_there, "{otherwise}:\n{}\n{}\n{rules}", last.detail(), self.agent.watchdog.tail(30));
     }
 }
 
@@ -248,15 +261,4 @@ fn serve() -> Vec<Upstream> {
     known.iter_mut().for_each(|rule| rule.reply.flags = vec!["AA".to_owned()]);
     let served = KUBE_DNS.map(|address| SocketAddr::new(address.parse().expect("an address"), 53));
     served.map(|address| Upstream::serving(address, &known, None).expect("the pod has the address")).into()
-}
-
-/// The program as the DaemonSet starts it, on the calling thread's network.
-fn start_agent(backend: &str) -> Agent {
-    let template = format!(
-        ".:53 {{\n errors\n cache 3600\n reload\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n \
-         forward . __PILLAR__CLUSTER__DNS__ {{\n  force_tcp\n }}\n prometheus :9253\n health {}:8080\n}}\n",
-        LOCALS[0]
-    );
-    // The environment tells one address of the upstream Service, of one family.
-    Agent::start(program(), &template, backend, METRICS, &["--fallback", "10.96.0.11,fd00::11"])
 }

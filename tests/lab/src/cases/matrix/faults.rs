@@ -1,26 +1,29 @@
-//! The matrix: each way of intercepting beside each way of making Services. In every cell a pod and a program on the
-//! host network ask addresses of both families over UDP and TCP, in health and through the faults of docs/faults.md.
+//! What is done to a cell, as in the table of docs/faults.md.
 
-use crate::case::{CASE, Case, Kernel};
-use crate::cluster::{Transport, is_alive, kill, leaves_untracked, rules, shell, signal, tracked_dns};
-use crate::node::{ADDRESSES, Cell, Interception, SOON, Services};
-use crate::records::{Record, Records, Who};
+use crate::cluster::{
+    LOCALS, METRICS, Transport, ask_on, connected, is_alive, kill, leaves_untracked, rules, shell, signal,
+};
+use crate::node::{Cell, Interception, SOON};
+use crate::records::{Records, Who};
+use crate::support::client::metric;
 use crate::support::server::wait_until;
 use crate::wire::Answer;
+use hickory_proto::op::ResponseCode;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The family's.
-pub const CASES: &[Case] = &[
-    cell("matrix/nftables_beside_iptables", || run(Interception::Nftables, Services::Iptables)),
-    cell("matrix/nftables_beside_nftables", || run(Interception::Nftables, Services::Nftables)),
-    cell("matrix/nftables_beside_ipvs", || run(Interception::Nftables, Services::Ipvs)),
-    cell("matrix/iptables_nft_beside_iptables", || run(Interception::IptablesNft, Services::Iptables)),
-    cell("matrix/iptables_nft_beside_nftables", || run(Interception::IptablesNft, Services::Nftables)),
-    cell("matrix/iptables_nft_beside_ipvs", || run(Interception::IptablesNft, Services::Ipvs)),
-    cell("matrix/iptables_legacy_beside_iptables", || run(Interception::IptablesLegacy, Services::Iptables)),
-    cell("matrix/iptables_legacy_beside_nftables", || run(Interception::IptablesLegacy, Services::Nftables)),
-    cell("matrix/iptables_legacy_beside_ipvs", || run(Interception::IptablesLegacy, Services::Ipvs)),
+/// Each in turn: the cell serves before it, and after it again.
+pub const ALL: &[fn(&mut Cell)] = &[
+    server_killed,
+    server_hung,
+    server_answers_wrongly,
+    watchdog_hung,
+    kube_dns_dead,
+    link_deleted,
+    watchdog_killed,
+    both_killed,
+    terminated,
+    flushed,
 ];
 
 /// Queries that a server which ends, or hangs, may have had in hand: a batch that it has read, and on a busy machine
@@ -30,70 +33,24 @@ const IN_HAND: usize = 64;
 /// One connection may be open of each kind: from pod and host network to each address.
 const KINDS_OF_CONNECTIONS: usize = 8;
 
-const fn cell(name: &'static str, body: fn()) -> Case {
-    Case { name, body, kernels: &[Kernel::OldestCloud], limit: Duration::from_secs(300), ..CASE }
-}
+/// How long rules of iptables bring the host network's queries to the node after the watchdog's last probe.
+const LEASE: Duration = Duration::from_secs(1);
 
-/// One cell, from its start to the end of the program.
-fn run(interception: Interception, services: Services) {
-    let mut cell = Cell::start(interception, services);
-    in_health(&mut cell);
-    server_killed(&mut cell);
-    server_hung(&mut cell);
-    link_deleted(&mut cell);
-    ended(&mut cell, "watchdog SIGKILL", |cell| {
-        cell.agent.watchdog.signal(libc::SIGKILL);
-    });
-    ended(&mut cell, "both SIGKILL at once", |cell| {
-        let server = cell.agent.server();
-        cell.agent.watchdog.signal(libc::SIGKILL);
-        kill(server);
-    });
-    terminated(&mut cell);
-    flushed(&mut cell);
-}
+/// How long a dead KubeDNS is watched: longer than its connections and health checks take to be given up.
+const OUTAGE: Duration = Duration::from_secs(3);
 
-/// The node answers at every address that is the program's, and conntrack knows of none of it.
-fn in_health(cell: &mut Cell) {
-    let before = tracked_to(cell.services.ours());
-    let records = cell.ask_during("in health", |_| std::thread::sleep(Duration::from_millis(700)));
-    let is_of = |who, address: &'static str, transport| {
-        move |record: &Record| {
-            (record.kind.who, record.kind.address, record.kind.transport) == (who, address, transport)
-        }
-    };
-    for who in [Who::Pod, Who::HostNetwork] {
-        for &address in ADDRESSES {
-            for transport in [Transport::Udp, Transport::Tcp] {
-                let asked = records.of(is_of(who, address, transport)).asked();
-                assert!(asked > 0, "{who:?} asks {address} over {transport:?}\n{}", records.detail());
-            }
-        }
+/// For an answer that says that none can be had.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Answers of the node's own sockets are changed on their way out, so that octets 2 and 3 say REFUSED: over UDP they
+/// begin the payload, over TCP they come after a header of 32 octets and the length. KubeDNS's pass other hooks.
+const WRONG: &str = "table inet faulty {
+    chain out {
+        type filter hook output priority 0;
+        udp sport 53 @th,80,16 set 0x8185
+        tcp sport 53 @th,288,16 set 0x8185
     }
-    if !cell.is_served(&records) {
-        cell.fail(&records, "an answer comes from elsewhere");
-    }
-    let after = tracked_to(cell.services.ours());
-    let tracked: Vec<&String> = after.difference(&before).collect();
-    assert!(tracked.is_empty(), "tracked: {tracked:#?}\n{}", rules());
-}
-
-/// What conntrack knows of queries to these addresses.
-fn tracked_to(addresses: &[&str]) -> BTreeSet<String> {
-    // The kernel writes every digit of an address of IPv6.
-    let written = addresses.iter().map(|address| match address.parse::<std::net::Ipv6Addr>() {
-        Ok(address) => address.segments().map(|segment| format!("{segment:04x}")).join(":"),
-        Err(_) => (*address).to_owned(),
-    });
-    let destinations: Vec<String> = written.map(|address| format!("dst={address}")).collect();
-    let is_one = |entry: &String| {
-        entry
-            .split(' ')
-            .find(|word| word.starts_with("dst="))
-            .is_some_and(|word| destinations.iter().any(|to| to == word))
-    };
-    tracked_dns().into_iter().filter(is_one).collect()
-}
+}";
 
 fn server_killed(cell: &mut Cell) {
     let records = cell.ask_during("server SIGKILL", |cell| {
@@ -113,6 +70,66 @@ fn server_hung(cell: &mut Cell) {
     });
     assert_lost_within(cell, &records, IN_HAND, "more is lost than the server had in hand");
     cell.await_service();
+}
+
+/// The server is found out, and KubeDNS answers at all that was its.
+fn server_answers_wrongly(cell: &mut Cell) {
+    let mut found = Duration::ZERO;
+    let records = cell.ask_during("server answers wrongly", |cell| {
+        shell(&format!("nft '{WRONG}'"));
+        let is_withdrawn = |address: &&str| {
+            metric(METRICS, &format!("nodelocaldns_watchdog_intercepted{{address=\"{address}\"}}")) == Some(0.0)
+        };
+        assert!(wait_until(SOON, || cell.services.ours().iter().all(is_withdrawn)), "it is not found");
+        found = cell.asked_for();
+        std::thread::sleep(Duration::from_millis(500));
+    });
+    // What was asked a moment before may have been answered wrongly yet.
+    let settled = records.after(found + Duration::from_millis(100));
+    if settled.from(Answer::KubeDns) != settled.asked() {
+        cell.fail(&records, &format!("KubeDNS does not answer from {found:?} on"));
+    }
+    shell("nft delete table inet faulty");
+    cell.await_service();
+}
+
+/// The server serves on. iptables' rules end after a while; they are back with the watchdog.
+fn watchdog_hung(cell: &mut Cell) {
+    let server = cell.agent.server();
+    let records = cell.ask_during("watchdog SIGSTOP, then SIGCONT", |cell| {
+        cell.agent.watchdog.signal(libc::SIGSTOP);
+        std::thread::sleep(LEASE + Duration::from_millis(500));
+        cell.agent.watchdog.signal(libc::SIGCONT);
+        std::thread::sleep(Duration::from_millis(500));
+    });
+    match cell.interception {
+        Interception::Nftables => assert_lost_within(cell, &records, 0, "something is lost"),
+        _ => assert_few_connections_cut(cell, &records),
+    }
+    assert_eq!(cell.agent.server(), server, "it is replaced:\n{}", cell.agent.watchdog.tail(20));
+    cell.await_service();
+}
+
+/// What the cache has it answers; for all else its clients are told that there is no answer, until there is one.
+fn kube_dns_dead(cell: &mut Cell) {
+    let records = cell.ask_during("KubeDNS dead", |cell| {
+        cell.kube_dns.set_dead(true);
+        std::thread::sleep(OUTAGE);
+        assert_eq!(ask_fresh(cell, "during"), Some(ResponseCode::ServFail), "a name that no cache has");
+        cell.kube_dns.set_dead(false);
+    });
+    // A ClusterIP that is IPVS's is KubeDNS's alone.
+    let ours = records.of(|record| cell.is_ours(record));
+    assert_lost_within(cell, &ours, 0, "a name is lost that the cache has");
+    cell.await_service();
+    assert_eq!(ask_fresh(cell, "after"), Some(ResponseCode::NoError), "once KubeDNS is back");
+}
+
+/// What a pod is told of a name that nobody has asked for.
+fn ask_fresh(cell: &Cell, when: &str) -> Option<ResponseCode> {
+    let socket = cell.network.pod.visit(|| connected(LOCALS[0]));
+    let answer = ask_on(&socket, &format!("fresh.{when}.example."), PATIENCE);
+    answer.map(|answer| answer.metadata.response_code)
 }
 
 /// Whether the watchdog has another server.
@@ -137,6 +154,20 @@ fn link_deleted(cell: &mut Cell) {
     cell.await_service();
 }
 
+fn watchdog_killed(cell: &mut Cell) {
+    ended(cell, "watchdog SIGKILL", |cell| {
+        cell.agent.watchdog.signal(libc::SIGKILL);
+    });
+}
+
+fn both_killed(cell: &mut Cell) {
+    ended(cell, "both SIGKILL at once", |cell| {
+        let server = cell.agent.server();
+        cell.agent.watchdog.signal(libc::SIGKILL);
+        kill(server);
+    });
+}
+
 /// The program ends and takes nothing down itself.
 fn ended(cell: &mut Cell, what: &str, end: impl FnOnce(&mut Cell)) {
     let (mut harmed, mut gone) = (Duration::ZERO, Duration::ZERO);
@@ -147,10 +178,14 @@ fn ended(cell: &mut Cell, what: &str, end: impl FnOnce(&mut Cell)) {
         cell.agent.watchdog.wait_exit(SOON).expect("a killed process ends");
         assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on");
         gone = cell.asked_for();
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(LEASE + Duration::from_millis(500));
     });
+    let leased = records.after(gone + LEASE);
+    if leased.from(Answer::KubeDns) != leased.asked() {
+        cell.fail(&records, "KubeDNS does not answer everybody when the lease is over");
+    }
     // Rules of nftables are removed by the kernel. Those of iptables stay; they match pods' packets only while a socket
-    // is there to take them, and the host network's until the table that guards them keeps it from them.
+    // is there to take them, and the host network's until their lease is over.
     let served = match cell.interception {
         Interception::Nftables => {
             assert!(!leaves_untracked(), "{}", rules());
