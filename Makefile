@@ -89,22 +89,23 @@ newcomer: ## Play the newcomer in a bare Debian, with a watch: README, chart, im
 	tests/newcomer/run
 
 lab: lab-program ## Boot real nodes under qemu and run all cases there, or CASE='link/ …' (tests/lab/README.md)
-	target/debug/lab run $(CASE)
+	target/release/lab run $(CASE)
 
 lab-quick: lab-program ## A few of the lab's cases, of two minutes
-	target/debug/lab run --quick
+	target/release/lab run --quick
 
 lab-soak: lab-program ## An hour of a node under load, with something going wrong every 20 s
-	target/debug/lab run soak/an_hour
+	target/release/lab run soak/an_hour
 
 lab-list: lab-program ## Say which cases the lab has
-	target/debug/lab list
+	target/release/lab list
 
 lab-shell: lab-program ## A prompt inside the lab's machine, or inside that of CASE=name
-	target/debug/lab shell $(CASE)
+	target/release/lab shell $(CASE)
 
+# Optimised: a processor that is emulated has enough to do.
 lab-program:
-	$(CARGO) build --locked --package nodelocaldns --package nodelocaldns-lab --bins
+	$(CARGO) build --release --locked --package nodelocaldns --package nodelocaldns-lab --bins
 
 simulation: ## Ten thousand runs of watchdog and rules under random faults; make test has three thousand
 	SIMULATION=whole $(CARGO) test --release --locked --test simulation

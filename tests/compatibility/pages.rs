@@ -34,7 +34,9 @@ pub fn compare_metrics(exposition: &str) {
     let helps: BTreeMap<&str, &str> =
         exposition.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' ')).collect();
     let families = families(exposition);
-    let mut made = String::from("| name | type | labels | meaning | more |\n| --- | --- | --- | --- | --- |\n");
+    let alerts = alerts();
+    let mut made =
+        String::from("| name | type | labels | meaning | more | alerts |\n| --- | --- | --- | --- | --- | --- |\n");
     for line in families.lines() {
         let mut words = line.split(' ');
         let (name, kind) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -46,10 +48,44 @@ pub fn compare_metrics(exposition: &str) {
             panic!("no README of src/ tells of {name}: its line goes into that of the folder that counts it")
         });
         let title = more.parent().and_then(Path::file_name).expect("a README is in a folder").to_string_lossy();
-        writeln!(made, "| `{name}` | {kind} | {labels} | {help} | [{title}](../{}) |", more.display())
+        let is_read = |series: &String| {
+            series.strip_prefix(name).is_some_and(|rest| ["", "_bucket", "_sum", "_count"].contains(&rest))
+        };
+        let fired = alerts.iter().filter(|(_, series)| series.iter().any(is_read));
+        let fired: Vec<String> = fired.map(|(alert, _)| format!("[{alert}](runbooks/{alert}.md)")).collect();
+        let (more, fired) = (more.display(), fired.join(" "));
+        writeln!(made, "| `{name}` | {kind} | {labels} | {help} | [{title}](../{more}) | {fired} |")
             .expect("a string takes all");
     }
     compare_part("metrics.md", made.trim_end());
+}
+
+/// Each alert of monitoring/rules.yaml, and the series that it reads, those of recording rules among them.
+fn alerts() -> BTreeMap<String, BTreeSet<String>> {
+    let text = std::fs::read_to_string(checkout("monitoring/rules.yaml")).expect("the rules can be read");
+    let rules: serde_json::Value = yaml_serde::from_str(&text).expect("the rules are YAML");
+    let groups = rules["groups"].as_array().expect("a list");
+    let rules: Vec<&serde_json::Value> =
+        groups.iter().flat_map(|group| group["rules"].as_array().expect("a list")).collect();
+    let of = |rule: &serde_json::Value, key: &str| rule[key].as_str().map(str::to_owned);
+    let named = |key: &str| -> BTreeMap<String, String> {
+        rules.iter().filter_map(|rule| Some((of(rule, key)?, of(rule, "expr")?))).collect()
+    };
+    let recorded = named("record");
+    let word = Regex::new("[a-zA-Z_:][a-zA-Z0-9_:]*").expect("an expression of ours");
+    let read = |expression: &str| {
+        let mut series = BTreeSet::new();
+        let mut expressions = vec![expression.to_owned()];
+        while let Some(expression) = expressions.pop() {
+            for name in word.find_iter(&expression).map(|found| found.as_str().to_owned()) {
+                if series.insert(name.clone()) {
+                    expressions.extend(recorded.get(&name).cloned());
+                }
+            }
+        }
+        series
+    };
+    named("alert").into_iter().map(|(alert, expression)| (alert, read(&expression))).collect()
 }
 
 /// Path below the checkout, and text, of each README of `src/`, sorted.

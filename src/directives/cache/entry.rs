@@ -112,8 +112,8 @@ pub(super) struct Copied<T> {
 pub(super) enum Age {
     /// Whole seconds left, at least 1.
     Fresh(u32),
-    /// Expired, and not longer ago than stale answers may be.
-    Stale,
+    /// Expired, and not longer ago than stale answers may be: whole seconds since.
+    Stale(u32),
     /// Of no more use.
     Gone,
 }
@@ -162,7 +162,7 @@ impl<T: Payload> Entry<T> {
         let ttl = u64::from(self.ttl(cap));
         match ttl.checked_sub(elapsed) {
             Some(left) if left > 0 => Age::Fresh(u32::try_from(left).unwrap_or(u32::MAX)),
-            _ if elapsed - ttl < u64::from(stale_seconds) => Age::Stale,
+            _ if elapsed - ttl < u64::from(stale_seconds) => Age::Stale((elapsed - ttl) as u32),
             _ => Age::Gone,
         }
     }
@@ -316,8 +316,8 @@ mod tests {
     #[test]
     fn an_expired_entry_is_stale_until_the_stale_time_is_over() {
         let entry = entry(2, 0);
-        assert_eq!(entry.age(Moment(2_000), u32::MAX, 3), Age::Stale);
-        assert_eq!(entry.age(Moment(4_999), u32::MAX, 3), Age::Stale);
+        assert_eq!(entry.age(Moment(2_000), u32::MAX, 3), Age::Stale(0));
+        assert_eq!(entry.age(Moment(4_999), u32::MAX, 3), Age::Stale(2));
         assert_eq!(entry.age(Moment(5_000), u32::MAX, 3), Age::Gone);
     }
 
@@ -326,7 +326,7 @@ mod tests {
         let entry = entry(3600, 0);
         assert_eq!(entry.age(Moment(4_000), 10, 0), Age::Fresh(6));
         assert_eq!(entry.age(Moment(10_000), 10, 0), Age::Gone);
-        assert_eq!(entry.age(Moment(10_000), 10, 5), Age::Stale);
+        assert_eq!(entry.age(Moment(10_000), 10, 5), Age::Stale(0));
         assert_eq!(entry.age(Moment(0), 0, 0), Age::Gone);
     }
 

@@ -177,7 +177,7 @@ fn answer(kept: &Kept, entry: &Entry<Response>, age: Age, seconds: u64, has_reco
     let response = &entry.payload;
     let ttl = match age {
         Age::Fresh(left) => Some(left),
-        Age::Stale | Age::Gone => None,
+        Age::Stale(_) | Age::Gone => None,
     };
     let key_flags = KeyFlags::from_bits(entry.flags()).unwrap_or_default();
     let flags = [(KeyFlags::DNSSEC_OK, "do"), (KeyFlags::CHECKING_DISABLED, "cd"), (KeyFlags::NON_RECURSIVE, "norec")];

@@ -3,7 +3,7 @@
 use super::entry::{Kind, Payload};
 use super::store::{EvictionCounts, Store};
 use crate::chain::HitCounter;
-use crate::metrics::{Counter, Gauge, Registry};
+use crate::metrics::{Counter, Gauge, Histogram, HistogramBuckets, Registry};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,42 @@ pub(super) struct Labels<'a> {
     pub view: &'a str,
 }
 
+/// Seconds: a moment, in which upstreams are slow, to the longest times that operators let answers be stale for.
+const STALE_BUCKETS: HistogramBuckets =
+    HistogramBuckets(&[1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0]);
+
+/// Why an answer that has expired is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StaleCause {
+    /// It may be, while a newer one is asked for.
+    Immediate,
+    /// Upstreams did not give a newer one in time.
+    Late,
+    /// What upstreams said renews nothing, or they said nothing, a moment ago at the latest.
+    Failed,
+}
+
+impl StaleCause {
+    const ALL: [Self; 3] = [Self::Immediate, Self::Late, Self::Failed];
+
+    /// Value of the label `cause`.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Immediate => "immediate",
+            Self::Late => "timeout",
+            Self::Failed => "failure",
+        }
+    }
+}
+
 /// Of one listen address.
 pub(super) struct Metrics {
     misses: Arc<Lookups>,
     pub prefetches: Counter,
     pub drops: Counter,
-    pub served_stale: Counter,
+    served_stale: Counter,
+    /// By [`StaleCause`], where answers may be stale.
+    stale_ages: Option<[Histogram; 3]>,
     hits: [Arc<Lookups>; 2],
     evictions: [Counter; 2],
 }
@@ -47,7 +77,12 @@ impl HitCounter for Lookups {
 }
 
 impl Metrics {
-    pub(super) fn new(registry: &Registry, server: &str, Labels { zones, view }: Labels<'_>) -> Self {
+    pub(super) fn new(
+        registry: &Registry,
+        server: &str,
+        Labels { zones, view }: Labels<'_>,
+        serves_stale: bool,
+    ) -> Self {
         let labels = [("server", server), ("zones", zones), ("view", view)];
         let counter = |name, help| registry.counter(name, help, &labels);
         let of_kinds = |name, help| {
@@ -69,7 +104,25 @@ impl Metrics {
             prefetches: counter("coredns_cache_prefetch_total", "Answers asked for anew before or after they expired."),
             drops: counter("coredns_cache_drops_total", "Answers not kept because they belong to another question."),
             served_stale: counter("coredns_cache_served_stale_total", "Queries answered with an expired answer."),
+            stale_ages: serves_stale.then(|| {
+                StaleCause::ALL.map(|cause| {
+                    registry.histogram(
+                        "nodelocaldns_cache_stale_age_seconds",
+                        "How long answers had been expired when they were served, in seconds, by why they were.",
+                        STALE_BUCKETS,
+                        &[("server", server), ("zones", zones), ("view", view), ("cause", cause.label())],
+                    )
+                })
+            }),
             evictions: of_kinds("coredns_cache_evictions_total", "Answers evicted to make room for others."),
+        }
+    }
+
+    /// An answer is served that expired so many seconds ago.
+    pub(super) fn stale(&self, cause: StaleCause, seconds: u32) {
+        self.served_stale.increment();
+        if let Some(ages) = &self.stale_ages {
+            ages[cause as usize].observe(f64::from(seconds));
         }
     }
 

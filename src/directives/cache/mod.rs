@@ -77,7 +77,7 @@ impl Configured for Config {
                 .iter()
                 .map(|server| {
                     let labels = Labels { zones: &label, view: context.view_name() };
-                    Metrics::new(&context.process.registry, server, labels)
+                    Metrics::new(&context.process.registry, server, labels, self.stale.is_some())
                 })
                 .collect(),
         });

@@ -1,6 +1,7 @@
 //! The metrics of `forward`: CoreDNS' names, the names they had before CoreDNS 1.11 (dashboards still use those), and
 //! our own.
 
+use crate::chain::unix_seconds;
 use crate::message::Rcode;
 use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS, UPSTREAM_DURATION};
 use std::sync::OnceLock;
@@ -17,6 +18,17 @@ pub(super) struct ForwardMetrics {
     pub healthcheck_broken: Counter,
     pub max_concurrent_rejects: Counter,
     pub shared: Counter,
+    /// Raised and lowered by [`Waiting`].
+    sharing: Gauge,
+}
+
+/// A request that waits for the exchange of another; dropped when it does not any longer.
+pub(super) struct Waiting<'a>(&'a Gauge);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1.0);
+    }
 }
 
 impl ForwardMetrics {
@@ -37,7 +49,18 @@ impl ForwardMetrics {
                 "Requests answered by the upstream exchange of another identical request.",
                 &[],
             ),
+            sharing: registry.gauge(
+                "nodelocaldns_forward_sharing",
+                "Requests that wait for the upstream exchange of another identical request.",
+                &[],
+            ),
         }
+    }
+
+    /// Counts a request that waits for another's exchange, until this is dropped.
+    pub(super) fn waiting(&self) -> Waiting<'_> {
+        self.sharing.add(1.0);
+        Waiting(&self.sharing)
     }
 }
 
@@ -66,6 +89,8 @@ pub(super) struct UpstreamMetrics {
     to: String,
     requests: Counter,
     by_rcode: [OnceLock<ByRcode>; RCODES],
+    /// Unix time; there is none before the first answer.
+    last_answer: OnceLock<Gauge>,
     healthcheck_failures: Counter,
     healthcheck_failures_pre_1_11: Counter,
     pub udp_reused: Counter,
@@ -105,6 +130,7 @@ impl UpstreamMetrics {
         Self {
             requests: counter("coredns_forward_requests_total", "Queries asked of each upstream."),
             by_rcode: std::array::from_fn(|_| OnceLock::new()),
+            last_answer: OnceLock::new(),
             healthcheck_failures: registry.counter(
                 "coredns_proxy_healthcheck_failures_total",
                 "Failed health checks.",
@@ -152,9 +178,27 @@ impl UpstreamMetrics {
             series.duration.observe(seconds);
             series.duration_pre_1_11.observe(seconds);
         };
+        if matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
+            self.note_answer(f64::from(unix_seconds()));
+        }
         match self.by_rcode.get(usize::from(rcode.0)) {
             Some(cell) => observe(cell.get_or_init(|| self.series(rcode))),
             None => observe(&self.series(rcode)),
+        }
+    }
+
+    /// The upstream has said what a name has, or that there is none.
+    fn note_answer(&self, now: f64) {
+        let last = self.last_answer.get_or_init(|| {
+            self.registry.gauge(
+                "nodelocaldns_forward_last_answer_timestamp_seconds",
+                "When the upstream last answered NOERROR or NXDOMAIN, in seconds since the Unix epoch.",
+                &[("to", &self.to)],
+            )
+        });
+        // Written once a second, since all workers share it.
+        if last.value() != now {
+            last.set(now);
         }
     }
 

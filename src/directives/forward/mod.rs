@@ -257,7 +257,10 @@ impl Forward {
                 // A leader ends by itself within this time, without the addition. Only one that is stuck does not.
                 let read_timeout = self.exchanger.options.read_timeout;
                 let limit = overall_timeout(read_timeout) + read_timeout + Duration::from_millis(500);
-                match tokio::time::timeout(limit, receiver).await {
+                let waiting = self.metrics.waiting();
+                let event = tokio::time::timeout(limit, receiver).await;
+                drop(waiting);
+                match event {
                     Ok(Ok(FlightEvent::Outcome(outcome))) => return outcome,
                     Ok(Ok(FlightEvent::Promoted(leader))) => leader,
                     // The channel closes without an event only when the process ends.

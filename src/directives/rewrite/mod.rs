@@ -23,6 +23,7 @@ use crate::chain::{
     Lookup, Next, Outcome, OwnedRequest, PacketAnswer, Purpose, Request,
 };
 use crate::message::{Edit, edit_reply};
+use crate::metrics::Counter;
 use change::RewrittenRequest;
 use futures_util::future::BoxFuture;
 use rule::{RewriteOutcome, RewriteRule, judge};
@@ -37,8 +38,16 @@ pub(super) struct RewriteConfig {
 }
 
 impl Configured for RewriteConfig {
-    fn build(&self, _context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let rewrite = Rewrite { rules: self.rules.clone(), lookup: OnceLock::new() };
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let counter = |server: &String| {
+            Arc::new(context.process.registry.counter(
+                "nodelocaldns_rewrite_requests_total",
+                "Requests answered that a rule had changed.",
+                &[("server", server), ("view", context.view_name())],
+            ))
+        };
+        let rewritten = context.servers.iter().map(counter).collect();
+        let rewrite = Rewrite { rules: self.rules.clone(), lookup: OnceLock::new(), rewritten };
         Ok(Built { handler: Some(Arc::new(rewrite)), ..Built::default() })
     }
 }
@@ -48,6 +57,8 @@ struct Rewrite {
     rules: Arc<Vec<RewriteRule>>,
     /// For targets of CNAME records.
     lookup: OnceLock<Lookup>,
+    /// For each listen address.
+    rewritten: Vec<Arc<Counter>>,
 }
 
 /// Octets of a rewritten query that are kept on the stack; with longer ones the slow path is taken.
@@ -55,7 +66,17 @@ const QUICK_LENGTH: usize = 320;
 const USUAL_LENGTH: usize = 128;
 
 impl Rewrite {
+    /// Counts a request that a rule has changed, and that is answered.
+    fn count(&self, request: &Request<'_>) {
+        if let Some(rewritten) = self.rewritten.get(request.server_index) {
+            rewritten.increment();
+        }
+    }
+
     async fn answer(&self, request: Request<'_>, change: Box<RewrittenRequest<'_>>, next: Next<'_>) -> Outcome {
+        if request.purpose == Purpose::Answer {
+            self.count(&request);
+        }
         let rewritten = Box::new(rewritten(&request, &change));
         let answer = match next.run(rewritten.borrow()).await {
             Ok(answer) => answer,
@@ -167,6 +188,7 @@ impl Handler for Rewrite {
             let wants_refresh = said == FastPath::Answered(After::Refresh);
             return (if wants_refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place);
         }
+        self.count(request);
         (said, place)
     }
 
@@ -179,7 +201,12 @@ impl Handler for Rewrite {
     ) {
         let mut change = RewrittenRequest::new(request.query);
         match judge(&self.rules, request, true, &mut change) {
-            RewriteOutcome::Changed => rest.hit_counters(&rewritten(request, &change).borrow(), answered, counters),
+            RewriteOutcome::Changed => {
+                if let Some(rewritten) = self.rewritten.get(request.server_index) {
+                    counters.push(rewritten.clone());
+                }
+                rest.hit_counters(&rewritten(request, &change).borrow(), answered, counters);
+            }
             RewriteOutcome::Untouched | RewriteOutcome::NoName(_) | RewriteOutcome::Slow => {
                 rest.hit_counters(request, answered, counters)
             }

@@ -2,7 +2,9 @@
 
 use super::parse;
 use crate::chain::testing::{Question, build, configure};
-use crate::chain::{After, Answer, Chain, Failure, FastPath, Handler, Next, Outcome, ProcessContext, Request};
+use crate::chain::{
+    After, Answer, Chain, Failure, FastPath, Handler, Next, Outcome, PacketAnswer, ProcessContext, Purpose, Request,
+};
 use crate::message::{Name, Rcode, RecordType, Response, Section, TtlRule};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -12,6 +14,7 @@ use hickory_proto::rr::{RData, Record};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Answers every name below `example.`, and fails for the others; remembers what it was asked.
 #[derive(Default)]
@@ -79,6 +82,7 @@ impl Handler for Example {
 }
 
 struct Scene {
+    process: ProcessContext,
     chain: Arc<Chain>,
     example: Arc<Example>,
 }
@@ -87,9 +91,10 @@ impl Scene {
     fn new(rules: &str) -> Self {
         let (block, said) = configure(parse, rules);
         assert!(!said.contains("error"), "{said}");
-        let handler = build(&block, &ProcessContext::new(1, 0)).handler.unwrap();
+        let process = ProcessContext::new(1, 0);
+        let handler = build(&block, &process).handler.unwrap();
         let example = Arc::new(Example::default());
-        Self { chain: Arc::new(Chain { handlers: Box::new([handler, example.clone()]) }), example }
+        Self { process, chain: Arc::new(Chain { handlers: Box::new([handler, example.clone()]) }), example }
     }
 
     /// The reply of the slow path, and that of the fast one if it gives any: both say the same.
@@ -115,6 +120,11 @@ impl Scene {
 
     fn ask(&self, name: &str, qtype: RecordType) -> String {
         describe(&self.reply(&Question::new(name, qtype)))
+    }
+
+    /// How many requests have counted as rewritten.
+    fn rewritten(&self) -> u64 {
+        self.process.registry.counters_by("nodelocaldns_rewrite_requests_total", &[]).values().sum()
     }
 
     /// Whether the fast path answers.
@@ -351,4 +361,26 @@ proptest! {
         let question = Name::read(&reply, 12).unwrap().0;
         prop_assert_eq!(question, Name::parse(&name).unwrap());
     }
+}
+
+#[test]
+fn a_request_that_a_rule_has_changed_counts_whoever_answers_it() {
+    let scene = Scene::new("rewrite name old.example new.example");
+    let old = Question::new("old.example.", RecordType::A);
+    let other = Question::new("other.example.", RecordType::A);
+    scene.chain.serve_fast(&other.request(), &mut Vec::new());
+    scene.chain.start().run(other.request()).now_or_never().expect("it answers at once").unwrap();
+    assert_eq!(scene.rewritten(), 0);
+    scene.chain.serve_fast(&old.request(), &mut Vec::new());
+    assert_eq!(scene.rewritten(), 1);
+    scene.chain.start().run(old.request()).now_or_never().expect("it answers at once").unwrap();
+    assert_eq!(scene.rewritten(), 2);
+    let refresh = Request { purpose: Purpose::Refresh, ..old.request() };
+    scene.chain.start().run(refresh).now_or_never().expect("it answers at once").unwrap();
+    assert_eq!(scene.rewritten(), 2, "nobody has asked");
+    let packet = PacketAnswer { position: 1, note: 0 };
+    for counter in scene.chain.hit_counters(&old.request(), packet) {
+        counter.count(0, 0, Duration::ZERO);
+    }
+    assert_eq!(scene.rewritten(), 3);
 }

@@ -107,7 +107,7 @@ pub struct Boot {
 
 /// The limits of cases that share a machine are no more than this together, unless one alone has more: several machines
 /// run at a time, and none is to run on when all others have ended.
-const LIMIT: Duration = Duration::from_secs(1500);
+const LIMIT: Duration = Duration::from_secs(2400);
 
 impl Boot {
     /// What its cases may take.

@@ -1,6 +1,7 @@
 //! Looks a question up in the cache, on the fast path and on the slow one.
 
 use super::super::entry::{Age, Entry, Key, Kind, Moment};
+use super::super::metrics::StaleCause;
 use super::super::parse::{Stale, StaleMode};
 use super::super::store::View;
 use super::Inner;
@@ -21,8 +22,8 @@ pub(super) enum LookupOutcome {
     Serve(Response),
     /// Serve this, and ask for a newer one meanwhile.
     ServeAndRefresh(Response),
-    /// Ask, and serve this if that fails.
-    Verify(Response),
+    /// Ask, and serve this if that fails, which expired so many seconds ago.
+    Verify(Response, u32),
 }
 
 impl Inner {
@@ -51,23 +52,33 @@ impl Inner {
     pub(super) fn reply_ttl(&self, hit: &Hit<'_>) -> u32 {
         let entry = hit.entry;
         match (hit.age, self.policy.stale) {
-            (Age::Stale | Age::Gone, Some(Stale { response_ttl: ttl @ 1.., .. })) => ttl,
+            (Age::Stale(_) | Age::Gone, Some(Stale { response_ttl: ttl @ 1.., .. })) => ttl,
             _ if self.policy.keep_ttl => entry.ttl(self.policy.lifetimes.cap(entry.kind(), entry.payload.rcode())),
             (Age::Fresh(remaining), _) => remaining,
-            (Age::Stale | Age::Gone, _) => 0,
+            (Age::Stale(_) | Age::Gone, _) => 0,
         }
     }
 
-    /// Whether the upstreams must be asked before this is served.
-    fn must_verify(&self, hit: &Hit<'_>) -> bool {
-        hit.age == Age::Stale && matches!(self.policy.stale, Some(Stale { mode: StaleMode::Verify { .. }, .. }))
+    /// How many seconds ago this expired, if the upstreams must be asked before it is served.
+    fn stale_to_verify(&self, hit: &Hit<'_>) -> Option<u32> {
+        match hit.age {
+            Age::Stale(seconds) if self.verifies() => Some(seconds),
+            _ => None,
+        }
+    }
+
+    /// Whether upstreams are asked before anything stale is served.
+    fn verifies(&self) -> bool {
+        matches!(self.policy.stale, Some(Stale { mode: StaleMode::Verify { .. }, .. }))
     }
 
     pub(super) fn count_hit(&self, request: &Request<'_>, hit: &Hit<'_>) {
         if let Some(metrics) = self.metrics(request) {
             metrics.hit(hit.entry.kind());
-            if hit.age == Age::Stale {
-                metrics.served_stale.increment();
+            if let Age::Stale(seconds) = hit.age {
+                // Those that are to be verified come here in the pause after that has failed.
+                let cause = if self.verifies() { StaleCause::Failed } else { StaleCause::Immediate };
+                metrics.stale(cause, seconds);
             }
         }
     }
@@ -80,7 +91,7 @@ impl Inner {
         let now = self.store().moment(request.received);
         let Some(view) = self.store().try_view(&key) else { return FastPath::Slow };
         let Some(hit) = self.select(&view, &key, now) else { return FastPath::Through };
-        if self.must_verify(&hit) {
+        if self.stale_to_verify(&hit).is_some() {
             return FastPath::Slow;
         }
         hit.entry.touch();
@@ -103,7 +114,7 @@ impl Inner {
         let key = self.store().key(QuestionKey { qtype, ..request.query.question_key() });
         let now = self.store().moment(request.received);
         let view = self.store().try_view(&key)?;
-        let hit = self.select(&view, &key, now).filter(|hit| !self.must_verify(hit))?;
+        let hit = self.select(&view, &key, now).filter(|hit| self.stale_to_verify(hit).is_none())?;
         if !take(&hit.entry.payload, self.reply_ttl(&hit)) {
             return None;
         }
@@ -161,14 +172,14 @@ impl Inner {
         hit.entry.touch();
         let mut response = hit.entry.payload.clone();
         response.set_ttls(self.reply_ttl(&hit));
-        if !self.must_verify(&hit) {
+        let Some(seconds) = self.stale_to_verify(&hit) else {
             self.count_hit(request, &hit);
             return if self.wants_refresh(&hit, now) {
                 LookupOutcome::ServeAndRefresh(response)
             } else {
                 LookupOutcome::Serve(response)
             };
-        }
+        };
         if hit.entry.refresh.is_pausing(now) {
             self.count_hit(request, &hit);
             return LookupOutcome::Serve(response);
@@ -176,7 +187,7 @@ impl Inner {
         if let Some(metrics) = self.metrics(request) {
             metrics.hit(hit.entry.kind());
         }
-        LookupOutcome::Verify(response)
+        LookupOutcome::Verify(response, seconds)
     }
 }
 

@@ -128,12 +128,13 @@ impl Inner {
                 self.refresh_later(&request, next);
                 Ok(Answer { response, from: KEYWORD })
             }
-            LookupOutcome::Verify(stale) => {
-                if let Some(answer) = self.verify(request, next).await {
-                    return Ok(answer);
-                }
+            LookupOutcome::Verify(stale, seconds) => {
+                let cause = match self.verify(request, next).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(cause) => cause,
+                };
                 if let Some(metrics) = self.metrics(&request) {
-                    metrics.served_stale.increment();
+                    metrics.stale(cause, seconds);
                 }
                 if let Some(trail) = request.trail {
                     trail.note_stale();

@@ -3,6 +3,7 @@
 
 use super::super::classify::{Classification, ResponseClass, classify};
 use super::super::entry::{Age, Key, Kind, Moment, Payload};
+use super::super::metrics::StaleCause;
 use super::super::parse::{Stale, StaleMode};
 use super::super::store::QueryCount;
 use super::lookup::Hit;
@@ -29,18 +30,23 @@ impl Inner {
                     && u64::from(remaining) <= threshold
                     && hit.entry.refresh.begin(now)
             }),
-            Age::Stale | Age::Gone => hit.entry.refresh.begin(now),
+            Age::Stale(_) | Age::Gone => hit.entry.refresh.begin(now),
         }
     }
 
-    /// A newer answer than the stale one, if it comes in time. The question goes on in the background if it does not.
-    pub(super) async fn verify(self: &Arc<Self>, request: Request<'_>, next: Next<'_>) -> Option<Answer> {
+    /// A newer answer than the stale one if it comes in time, else why the stale one is served. The question goes on in
+    /// the background when it takes too long.
+    pub(super) async fn verify(self: &Arc<Self>, request: Request<'_>, next: Next<'_>) -> Result<Answer, StaleCause> {
         let timeout = match self.policy.stale {
             Some(Stale { mode: StaleMode::Verify { timeout: Some(timeout) }, .. }) => timeout,
             _ => VERIFY_TIMEOUT,
         };
         let renewal = self.renew_in_background(&request, next, request.purpose);
-        tokio::time::timeout(timeout, renewal).await.ok()?.ok()?.ok()
+        match tokio::time::timeout(timeout, renewal).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(_)) | Err(_)) => Err(StaleCause::Failed),
+            Err(_) => Err(StaleCause::Late),
+        }
     }
 
     /// Has the rest of the chain asked in the background for a newer answer to what is served now.

@@ -26,6 +26,40 @@ async fn identical_queries_in_flight_are_asked_once_for_udp_and_tcp_clients() {
     }
     assert_eq!(upstream.seen().len(), 1);
     assert_eq!(running.metric("nodelocaldns_forward_shared_total"), 19.0);
+    assert_eq!(running.metric("nodelocaldns_forward_sharing"), 0.0);
+}
+
+#[tokio::test]
+async fn who_waits_for_anothers_exchange_counts_until_it_is_answered_or_given_up() {
+    let upstream = ScriptedUpstream::start(|_| Reaction::Silent).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
+    let requests: Vec<_> = (0..3).map(|_| request("a.example.", Transport::Udp)).collect();
+    let mut waiting: Vec<_> = requests.iter().map(|request| Box::pin(running.answer(request))).collect();
+    for future in &mut waiting {
+        assert!(futures_util::poll!(future).is_pending());
+    }
+    assert_eq!(running.metric("nodelocaldns_forward_sharing"), 2.0);
+    drop(waiting.pop());
+    assert_eq!(running.metric("nodelocaldns_forward_sharing"), 1.0);
+    drop(waiting);
+    assert_eq!(running.metric("nodelocaldns_forward_sharing"), 0.0);
+}
+
+#[tokio::test]
+async fn when_an_upstream_last_answered_is_told_once_it_has() {
+    const SERIES: &str = "nodelocaldns_forward_last_answer_timestamp_seconds{";
+    let upstream = ScriptedUpstream::start(|seen| match seen.label().as_str() {
+        "bad" => Reaction::Send(seen.empty(2)),
+        _ => Reaction::Send(seen.answer(1)),
+    })
+    .await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
+    running.ask(&request("bad.example.", Transport::Udp)).await.ok();
+    assert_eq!(running.metric(SERIES), 0.0, "SERVFAIL says nothing of a name");
+    let before = f64::from(crate::chain::unix_seconds());
+    running.answer(&request("good.example.", Transport::Udp)).await;
+    let told = running.metric(SERIES);
+    assert!((before..=f64::from(crate::chain::unix_seconds())).contains(&told), "{told}, before {before}");
 }
 
 #[tokio::test]

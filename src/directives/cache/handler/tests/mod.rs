@@ -168,6 +168,15 @@ impl Bench {
         self.metric(&format!("coredns_cache_{name}{{server=\"{SERVER}\",view=\"\",zones=\".\"}}"))
     }
 
+    /// Stale answers of a cause: how many, and their seconds since they expired in sum.
+    fn stale_ages(&self, cause: &str) -> (f64, f64) {
+        let series = |of| {
+            let labels = format!("cause=\"{cause}\",server=\"{SERVER}\",view=\"\",zones=\".\"");
+            self.metric(&format!("nodelocaldns_cache_stale_age_seconds_{of}{{{labels}}}"))
+        };
+        (series("count"), series("sum"))
+    }
+
     fn of_kind(&self, name: &str, kind: &str) -> f64 {
         self.metric(&format!("{name}{{server=\"{SERVER}\",type=\"{kind}\",view=\"\",zones=\".\"}}"))
     }

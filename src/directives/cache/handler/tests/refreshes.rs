@@ -69,6 +69,7 @@ fn stale_answer_is_served_when_the_upstream_is_down() {
     assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
     assert_eq!(bench.ask(&question()), ReplyFacts::positive(0, 1));
     assert_eq!(bench.counter("served_stale_total"), 2.0);
+    assert_eq!(bench.stale_ages("immediate"), (2.0, 2.0));
     assert_eq!(bench.of_kind("coredns_cache_hits_total", "success"), 2.0);
     bench.wait(3_600_000);
     assert!(bench.serve(&question(), Purpose::Answer).is_err(), "too old");
@@ -189,6 +190,7 @@ fn verify_does_not_ask_again_before_the_recheck() {
     assert_eq!(bench.upstream.asked(), 3);
     assert_eq!(bench.counter("requests_total"), 4.0);
     assert_eq!(bench.counter("served_stale_total"), 3.0);
+    assert_eq!(bench.stale_ages("failure"), (3.0, 1.0 + 1.0 + 31.0));
 }
 
 #[test]
@@ -208,6 +210,7 @@ fn verify_serves_the_stale_answer_after_its_timeout_and_keeps_the_late_one() {
         let answer = bench.chain.start().run(request).await.expect("the stale answer");
         assert_eq!(answer.from, "cache");
         assert_eq!(bench.counter("served_stale_total"), 1.0);
+        assert_eq!(bench.stale_ages("timeout"), (1.0, 1.0));
         bench.upstream.gate.as_ref().expect("a gate").add_permits(1);
         while !matches!(bench.serve_fast(&asked).0, FastPath::Answered(_)) {
             tokio::task::yield_now().await;

@@ -29,7 +29,13 @@ pub const CASES: &[Case] = &[
         limit: Duration::from_secs(900),
         ..CASE
     },
-    Case { name: "soak/one_minute", body: || soak(Duration::from_secs(60)), limit: Duration::from_secs(400), ..CASE },
+    Case {
+        name: "soak/one_minute",
+        body: || soak(Duration::from_secs(60)),
+        is_by_name: true,
+        limit: Duration::from_secs(400),
+        ..CASE
+    },
     Case {
         name: "soak/an_hour",
         body: || soak(Duration::from_secs(3600)),
