@@ -31,7 +31,9 @@ pub fn built(target: &Path) -> Result<PathBuf> {
     let built = ["release", "debug"].map(|profile| target.join(profile).join("nodelocaldns"));
     let is_fresh = |path: &&PathBuf| modified(path).is_ok_and(|time| time >= sources);
     let Some(found) = built.iter().find(is_fresh) else {
-        bail!("the program is older than its source: build it first (`cargo build --locked`, as make lab does)");
+        bail!(
+            "the program is older than its source: build it first (`cargo build --release --locked`, as make lab does)"
+        );
     };
     println!("lab: the program is {}", found.display());
     Ok(found.clone())

@@ -233,7 +233,11 @@ impl Sight<'_> {
                     self.end(&name, is_passed, took)?;
                     patience = GRACE;
                 }
-                Message::Done => return Ok(()),
+                Message::Done => {
+                    let (count, kernel) = (self.boot.cases.len(), self.boot.kernel);
+                    println!("lab: {count} cases on {kernel} done, the machine ran for {} s", heard_last.as_secs());
+                    return Ok(());
+                }
             }
         }
     }
