@@ -128,9 +128,7 @@ pub(super) fn pattern(text: &str) -> Result<String, String> {
 
 /// A mnemonic, or `TYPE` and a number (RFC 3597 section 5).
 pub(super) fn record_type(text: &str) -> Result<RecordType, String> {
-    let numbered = || text.get(..4).filter(|word| word.eq_ignore_ascii_case("TYPE")).and(text.get(4..)?.parse().ok());
-    let known = RecordType::from_mnemonic(text).or_else(|| numbered().map(RecordType));
-    known.ok_or_else(|| "expected a record type, such as AAAA or TYPE65400".to_owned())
+    RecordType::parse(text).ok_or_else(|| "expected a record type, such as AAAA or TYPE65400".to_owned())
 }
 
 /// A path, which may be empty.

@@ -78,6 +78,7 @@ fn listener_of(
         unmatched: Box::new([]),
         panics: process.panics.clone(),
         stats: process.query_stats.clone(),
+        taps: process.query_taps.clone(),
         generation: None,
     })
 }
