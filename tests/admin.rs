@@ -236,6 +236,41 @@ fn a_stranger_gets_no_word_and_thousands_of_his_connections_keep_neither_root_no
 }
 
 #[test]
+fn the_log_level_is_set_in_both_processes_over_reloads_and_for_the_next_server() {
+    let scene = Scene::start(&[]);
+    let log_level = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.arg("log-level").args(arguments).args(["--admin-socket", &scene.label]);
+        String::from_utf8(command.output().expect("the program runs").stdout).expect("it is text")
+    };
+    let output = || scene.server.output();
+    assert_eq!(log_level(&[]), "info, as the Corefile says\n");
+    assert_eq!(log_level(&["debug"]), "debug; by the Corefile it would be info\n");
+    assert!(output().contains("[INFO] user 0 has said so: the log level is debug\n"), "{}", output());
+    assert!(wait_until(SOON, || output().contains("[INFO] watchdog: the log level is debug\n")), "{}", output());
+    let corefile = std::fs::read_to_string(scene.server.corefile()).expect("it is ours");
+    std::fs::write(scene.server.corefile(), format!("{corefile}# changed\n")).expect("it is ours");
+    scene.server.signal(libc::SIGUSR1);
+    scene.server.wait_output("the changed Corefile serves", SOON);
+    let json: Value = serde_json::from_str(&log_level(&["--output", "json"])).expect("it is JSON");
+    assert_eq!(json, serde_json::json!({ "level": "debug", "configured": "info", "set": "debug" }));
+
+    assert_eq!(log_level(&["warning"]), "warning; by the Corefile it would be info\n");
+    scene.cache(&["flush", "all"]);
+    kill_server(scene.server.pid());
+    let is_told = || output().contains("[INFO] as of the server before: the log level is warning\n");
+    assert!(wait_until(SOON, is_told), "{}", output());
+    assert!(wait_until(SOON, || log_level(&[]) == "warning; by the Corefile it would be info\n"), "{}", output());
+    assert!(!output().contains("has flushed"), "{}", output());
+    assert!(!output().contains("was ended by signal"), "the watchdog says that at level info: {}", output());
+    assert_eq!(log_level(&["error"]), "error; by the Corefile it would be info\n");
+    assert!(output().contains("[WARNING] user 0 has said so: the log level is error\n"), "{}", output());
+    assert_eq!(log_level(&["default"]), "info, as the Corefile says\n");
+    scene.cache(&["flush", "all"]);
+    assert!(output().contains("has flushed all answers"), "{}", output());
+}
+
+#[test]
 fn each_server_has_a_socket_of_its_own_and_with_off_there_is_none() {
     let scene = Scene::start(&[]);
     let before = server(scene.server.pid()).expect("it runs");

@@ -1,6 +1,8 @@
 //! Who asks: finds the server on this machine that is meant, and makes sure that it is one.
 
-use super::protocol::{AdminReply, AdminRequest, CacheRequest, QueriesLine, QueriesRequest, line};
+use super::protocol::{
+    AdminReply, AdminRequest, CacheRequest, LogLevelRequest, LogLevels, QueriesLine, QueriesRequest, line,
+};
 use super::socket::{SocketName, SocketPeer, listening, stream_socket};
 use rustix::net::connect as connect_to;
 use socket2::SockRef;
@@ -128,12 +130,25 @@ fn open(name: &SocketName) -> io::Result<(UnixStream, SocketPeer)> {
 }
 
 impl AdminConnection {
-    /// Asks, and returns the answer.
+    /// Asks about caches, and returns the answer.
     ///
     /// # Errors
     /// The server says why it cannot be had, or does not say anything.
-    pub(crate) fn ask(mut self, request: &CacheRequest) -> Result<serde_json::Value, AdminError> {
-        self.send(&AdminRequest::Cache(request.clone()))?;
+    pub(crate) fn ask_cache(self, request: &CacheRequest) -> Result<serde_json::Value, AdminError> {
+        self.ask(&AdminRequest::Cache(request.clone()))
+    }
+
+    /// Asks how much is logged, or has more or less logged.
+    ///
+    /// # Errors
+    /// As of [`AdminConnection::ask_cache`].
+    pub(crate) fn log_level(self, request: LogLevelRequest) -> Result<LogLevels, AdminError> {
+        let answer = self.ask(&AdminRequest::LogLevel(request))?;
+        serde_json::from_value(answer).map_err(|_| AdminError::Unreadable)
+    }
+
+    fn ask(mut self, request: &AdminRequest) -> Result<serde_json::Value, AdminError> {
+        self.send(request)?;
         let Some(line) = self.next_line()? else { return Err(AdminError::Refused) };
         match serde_json::from_slice(&line).map_err(|_| AdminError::Unreadable)? {
             AdminReply::Done(answer) => Ok(answer),

@@ -18,6 +18,8 @@ mod socket;
 
 pub(crate) use client::{AdminError, QueriesStream, connect};
 pub(crate) use command::{AdminCommand, Commands};
-pub(crate) use protocol::{CacheRequest, FlushTarget, QueriesLine, QueriesRequest, QueriesSummary};
+pub(crate) use protocol::{
+    CacheRequest, FlushTarget, LogLevelRequest, LogLevels, QueriesLine, QueriesRequest, QueriesSummary,
+};
 pub(crate) use server::{AdminContext, serve};
 pub(crate) use socket::{LABEL_OCTETS, is_label, listen};

@@ -2,6 +2,7 @@
 //! has more lines than one. Both ends are mostly of one build, but what comes from the other side is checked all the
 //! same. Pure.
 
+use crate::chain::Level;
 use crate::directives::cache::Selection;
 use crate::message::{LowerName, NameError, NamePattern, NamePatternError, RecordType};
 use crate::query_tap::{FilterError, FilterText, QueryReport, TapFilter};
@@ -44,6 +45,32 @@ pub(crate) struct QueriesRequest {
 pub(super) enum AdminRequest {
     Cache(CacheRequest),
     Queries(QueriesRequest),
+    LogLevel(LogLevelRequest),
+}
+
+/// From who asks how much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogLevelRequest {
+    Show,
+    /// Log this level and those above; `None`: as it is configured.
+    Set(Option<Level>),
+}
+
+/// How much is logged, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogLevels {
+    /// By the Corefile (`debug`).
+    pub configured: Level,
+    /// By a user.
+    pub set: Option<Level>,
+}
+
+impl LogLevels {
+    /// Lines of this level are logged, and those above.
+    pub(crate) fn level(&self) -> Level {
+        self.set.unwrap_or(self.configured)
+    }
 }
 
 /// What is to be gone.
@@ -106,6 +133,7 @@ pub(super) enum RequestError {
 pub(super) enum Task {
     Cache(CacheTask),
     Queries(QueriesTask),
+    LogLevel(LogLevelRequest),
 }
 
 /// Which queries are to be shown.
@@ -148,6 +176,7 @@ pub(super) fn read_request(line: &[u8]) -> Result<Task, RequestError> {
             let (called, limit) = (filter.to_string(), limit.unwrap_or(u64::MAX));
             return Ok(Task::Queries(QueriesTask { filter: TapFilter::read(&filter)?, called, limit, has_messages }));
         }
+        AdminRequest::LogLevel(request) => return Ok(Task::LogLevel(request)),
         AdminRequest::Cache(request) => request,
     };
     Ok(Task::Cache(match request {
@@ -188,7 +217,7 @@ mod tests {
     fn task(request: &CacheRequest) -> CacheTask {
         match read_request(&line(&AdminRequest::Cache(request.clone())).unwrap()).unwrap() {
             Task::Cache(task) => task,
-            Task::Queries(_) => panic!("{request:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -214,6 +243,19 @@ mod tests {
             let Task::Queries(QueriesTask { called, limit, has_messages: true, .. }) = read else { panic!("{read:?}") };
             assert_eq!((&*called, limit), (" --name *.internal", expected));
         }
+    }
+
+    #[test]
+    fn a_level_that_is_set_goes_before_what_is_configured() {
+        let request = line(&AdminRequest::LogLevel(LogLevelRequest::Set(Some(Level::Warning)))).unwrap();
+        assert_eq!(request, b"{\"log_level\":{\"set\":\"warning\"}}\n");
+        for request in [LogLevelRequest::Show, LogLevelRequest::Set(None), LogLevelRequest::Set(Some(Level::Debug))] {
+            let read = read_request(&line(&AdminRequest::LogLevel(request)).unwrap()).unwrap();
+            assert!(matches!(read, Task::LogLevel(read) if read == request), "{read:?}");
+        }
+        let configured = Level::Info;
+        assert_eq!(LogLevels { configured, set: None }.level(), Level::Info);
+        assert_eq!(LogLevels { configured, set: Some(Level::Error) }.level(), Level::Error);
     }
 
     #[test]

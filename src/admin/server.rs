@@ -1,6 +1,6 @@
 //! The server's end: a thread with a runtime of its own, a bounded number of connections, and a deadline for each step.
 
-use super::command::{AdminCommand, COMMAND_PATIENCE, Commands, carry_out};
+use super::command::{AdminCommand, COMMAND_PATIENCE, Commands, ask, carry_out};
 use super::lines::{read_line, write};
 use super::protocol::{AdminReply, CacheTask, Task, line, read_request};
 use super::queries;
@@ -126,6 +126,16 @@ impl AdminServer {
                     let AdminContext { query_taps, commands, .. } = &self.context;
                     return queries::show(stream, wanted, query_taps, commands, user).await;
                 }
+                Ok(Task::LogLevel(request)) => {
+                    let command = |tell| AdminCommand::LogLevel { request, user, tell };
+                    match ask(&self.context.commands, command).await {
+                        Some(levels) => done(&levels),
+                        None => AdminReply::Failed(format!(
+                            "the server has not done so within {} s: it hangs or is ending, so try again",
+                            COMMAND_PATIENCE.as_secs()
+                        )),
+                    }
+                }
                 Err(error) => AdminReply::Failed(error.to_string()),
             },
             Err(_late) => AdminReply::Failed(format!("no request has come within {} s", PATIENCE.as_secs())),
@@ -234,7 +244,7 @@ mod tests {
         let (server, mut told) = server(0);
         let task = || match read_request(br#"{"cache":{"flush":"all"}}"#).unwrap() {
             Task::Cache(task) => task,
-            Task::Queries(_) => unreachable!("it is a flush"),
+            other => panic!("{other:?}"),
         };
         let worker = async {
             let Some(AdminCommand::FlushPackets(tell)) = told.recv().await else { panic!("it is a flush") };

@@ -79,7 +79,7 @@ pub(super) struct Flags {
         value_parser = values::boolean
     )]
     pub status_names: Option<bool>,
-    /// What the admin socket is called, at which `nodelocaldns cache` asks, or `off` for none [default: the first
+    /// What the admin socket is called, at which `nodelocaldns cache`, `queries` and `log-level` ask, or `off` for none [default: the first
     /// address of -localip]
     #[arg(long, value_name = "LABEL", value_parser = values::admin_socket)]
     pub admin_socket: Option<AdminSocket>,
@@ -221,6 +221,15 @@ pub(super) enum Command {
     /// started the server. Exit status 0 if the server has done it, else 1.
     #[command(subcommand, disable_help_subcommand = true)]
     Cache(CacheCommand),
+    /// Print how much the server that runs here logs, and its watchdog, or have both log more or less until the program
+    /// ends. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1.
+    LogLevel {
+        /// Log lines of this level, and those above
+        #[arg(value_name = "LEVEL")]
+        level: Option<values::LogLevelArgument>,
+        #[command(flatten)]
+        flags: AdminFlags,
+    },
     /// Show what the server that runs here is asked, query by query, as it is answered. Asks as root, or as the user who
     /// has started the server. Ends with Ctrl-C, at the limit, or with the server. Exit status 0, or 1 if the server has
     /// ended or does not show it.

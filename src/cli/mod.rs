@@ -10,7 +10,7 @@ mod values;
 pub(crate) use completions::Shell;
 pub(crate) use doctor::Doctor;
 
-use crate::admin::{CacheRequest, FlushTarget, QueriesRequest};
+use crate::admin::{CacheRequest, FlushTarget, LogLevelRequest, QueriesRequest};
 use crate::chain::LogFormat;
 use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
@@ -18,7 +18,7 @@ use crate::query_tap::{FilterText, TapFilter};
 use crate::watchdog::StatusPage;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use flags::{CacheCommand, Command, DoctorFlags, Flags, QueriesFlags, RenderFlags};
+use flags::{AdminFlags, CacheCommand, Command, DoctorFlags, Flags, QueriesFlags, RenderFlags};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -81,6 +81,11 @@ pub(crate) enum Invocation {
     Cache {
         /// What the server is asked.
         request: CacheRequest,
+        socket: AdminTarget,
+    },
+    /// `log-level`: show or set how much is logged.
+    LogLevel {
+        request: LogLevelRequest,
         socket: AdminTarget,
     },
     /// `queries`: show what a server is asked, as it is answered.
@@ -292,6 +297,10 @@ impl Invocation {
                 return Ok(Self::Top { how, from });
             }
             Some(Command::Cache(command)) => return Ok(cache(command)),
+            Some(Command::LogLevel { level, flags: AdminFlags { admin_socket: label, output } }) => {
+                let request = level.map_or(LogLevelRequest::Show, |level| LogLevelRequest::Set(level.level()));
+                return Ok(Self::LogLevel { request, socket: AdminTarget { label, output } });
+            }
             Some(Command::Queries(flags)) => {
                 let command = queries(*flags);
                 let command = command.map_err(|(kind, message)| Flags::command().error(kind, message))?;

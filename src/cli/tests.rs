@@ -2,8 +2,8 @@ use super::{
     AdminSocket, AdminTarget, Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode,
     OutputFormat, QueriesForm, ServeOptions, Shell, StatusUrl, TopMode, WatchQueries,
 };
-use crate::admin::{CacheRequest, FlushTarget, QueriesRequest};
-use crate::chain::LogFormat;
+use crate::admin::{CacheRequest, FlushTarget, LogLevelRequest, QueriesRequest};
+use crate::chain::{Level, LogFormat};
 use crate::node::Backend;
 use crate::query_tap::FilterText;
 use crate::watchdog::StatusPage;
@@ -607,11 +607,25 @@ fn queries_are_shown_as_a_filter_says_in_one_of_three_forms() {
         (&["--client", "a.example"][..], "neither an IP address nor a prefix"),
         (&["--rcode", "NX"], "no response code"),
         (&["--type", "B"], "no record type"),
-        (&["--slower-than", "soon"], "seconds"),
+        (&["--slower-than", "soon"], "is not a duration"),
         (&["--limit", "0"], "--limit"),
         (&["--pcap", "-", "--output", "json"], "--pcap"),
     ] {
         let message = refused(&[&["queries"], wrong].concat());
         assert!(message.contains(said), "{message}");
     }
+}
+
+#[test]
+fn a_log_level_is_asked_for_set_or_left_to_the_corefile() {
+    let asked = |arguments: &[&str]| match parse(&[&["log-level"], arguments].concat()) {
+        Ok(Invocation::LogLevel { request, socket }) => (request, socket),
+        other => panic!("{arguments:?}: {other:?}"),
+    };
+    assert_eq!(asked(&[]).0, LogLevelRequest::Show);
+    assert_eq!(asked(&["default"]).0, LogLevelRequest::Set(None));
+    let target = AdminTarget { label: Some("a".to_owned()), output: OutputFormat::Json };
+    let set = LogLevelRequest::Set(Some(Level::Warning));
+    assert_eq!(asked(&["warning", "--admin-socket", "a", "--output", "json"]), (set, target));
+    assert!(refused(&["log-level", "trace"]).contains("debug, info, warning, error, default"));
 }

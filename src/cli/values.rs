@@ -2,6 +2,7 @@
 
 use super::{AdminSocket, FallbackTo, StatusUrl};
 use crate::admin;
+use crate::chain::Level;
 use crate::corefile::{self, Diagnostics, FileId, Loader, Span, Token, value};
 use crate::message::{Name, NamePattern, RecordType};
 use crate::node::Backend;
@@ -107,6 +108,29 @@ pub(super) fn admin_label(text: &str) -> Result<String, String> {
             "expected 1 to {} letters, digits, `.`, `-`, `_` and `:`, such as 169.254.20.10",
             admin::LABEL_OCTETS
         )),
+    }
+}
+
+/// What is to be logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogLevelArgument {
+    Debug,
+    Info,
+    Warning,
+    Error,
+    /// As the Corefile says
+    Default,
+}
+
+impl LogLevelArgument {
+    pub(super) fn level(self) -> Option<Level> {
+        match self {
+            Self::Debug => Some(Level::Debug),
+            Self::Info => Some(Level::Info),
+            Self::Warning => Some(Level::Warning),
+            Self::Error => Some(Level::Error),
+            Self::Default => None,
+        }
     }
 }
 

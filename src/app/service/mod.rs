@@ -13,8 +13,8 @@ use super::files;
 use super::load::LoadedCorefile;
 use super::log::Verbosity;
 use super::served_record::ServedRecord;
-use crate::admin::{AdminCommand, AdminContext, Commands};
-use crate::chain::{LineSink, MemoryBudget, ProcessContext};
+use crate::admin::{AdminCommand, AdminContext, Commands, LogLevelRequest};
+use crate::chain::{Level, LineSink, MemoryBudget, ProcessContext};
 use crate::directives::prometheus::ProcessMetrics;
 use crate::directives::reload::{ChangeDetector, ReloadMetrics};
 use crate::kube_dns::render::Rendered;
@@ -181,7 +181,19 @@ impl Service {
             AdminCommand::FollowTaps(told) => {
                 _ = told.send(self.server.set_tapped(self.services.query_taps.is_on()));
             }
+            AdminCommand::LogLevel { request, user, tell } => {
+                if let LogLevelRequest::Set(level) = request {
+                    self.verbosity.set(level, &format!("user {user} has said so"));
+                    self.options.watchdog.report_log_level(level);
+                }
+                _ = tell.send(self.verbosity.levels());
+            }
         }
+    }
+
+    /// Logs as the server before was told to.
+    pub(super) fn set_log_level(&self, level: Level) {
+        self.verbosity.set(Some(level), "as of the server before");
     }
 
     /// What is recorded of queries.
