@@ -128,3 +128,47 @@ async fn say(stream: &mut UnixStream, said: &QueriesLine) -> io::Result<()> {
 async fn left(stream: &mut UnixStream) {
     while stream.read(&mut [0; 256]).await.is_ok_and(|octets| octets > 0) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query_tap::tests::with_sample;
+    use crate::query_tap::{FilterText, TapFilter};
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_let_go_and_leaves_no_tap() {
+        let (mut here, _there) = UnixStream::pair().unwrap();
+        let (commands, mut told) = mpsc::unbounded_channel();
+        let taps = Arc::new(QueryTaps::default());
+        let filter = TapFilter::read(&FilterText::default()).unwrap();
+        let wanted = QueriesTask { filter, called: String::new(), limit: u64::MAX, has_messages: true };
+        let workers = async {
+            let mut followed = 0;
+            while let Some(AdminCommand::FollowTaps(tell)) = told.recv().await {
+                followed += 1;
+                // Closed, as all workers have done it.
+                _ = tell.send(mpsc::channel(1).1);
+            }
+            followed
+        };
+        let shown = async {
+            let feeding = async {
+                loop {
+                    with_sample(|sample| (0..50).for_each(|_| taps.show(&sample)));
+                    sleep(LOOK).await;
+                }
+            };
+            let outcome = tokio::select! {
+                outcome = show(&mut here, wanted, &taps, &commands, 0) => outcome,
+                () = feeding => Ok(()),
+            };
+            drop(commands);
+            outcome
+        };
+        let (outcome, followed) = tokio::join!(shown, workers);
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!((taps.is_on(), followed), (false, 2));
+    }
+}

@@ -5,7 +5,9 @@ use crate::admin::{self, AdminError, QueriesLine, QueriesStream, QueriesSummary}
 use crate::cli::{QueriesForm, WatchQueries};
 use crate::query_tap::{How, PCAP_HEADER, Packet, QueryReport, utc, write_packet};
 use crate::threads;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -21,38 +23,53 @@ const INTERRUPTED: i32 = 130;
 
 /// Shows queries until the limit, Ctrl-C, or the end of the server or of who reads.
 pub(super) fn watch(command: &WatchQueries) -> anyhow::Result<ExitCode> {
-    let mut out: Box<dyn Write> = match &command.form {
-        QueriesForm::Capture(Some(path)) => {
-            // It holds names and clients.
-            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-            Box::new(file.with_context(|| format!("cannot write the capture to {}", path.display()))?)
-        }
-        QueriesForm::Capture(None) if io::stdout().is_terminal() => {
-            bail!("a capture is no text for a terminal: name a file, or send it to a program, such as `| tcpdump -r -`")
-        }
-        QueriesForm::Capture(None) | QueriesForm::Text | QueriesForm::Json => Box::new(io::stdout().lock()),
-    };
-    let shown = connect(command).and_then(|mut stream| show(&mut stream, &command.form, &mut *out));
-    match shown {
-        Ok(Some(QueriesSummary { shown, lost })) => {
-            complain(&format!("{shown} queries were shown, {lost} lost"));
-            Ok(ExitCode::SUCCESS)
-        }
-        Ok(None) => Ok(ExitCode::SUCCESS),
-        // It may have the server's words in it.
-        Err(error) => bail!("{}", plain(&format!("{error:#}"))),
+    if command.form == QueriesForm::Capture(None) && io::stdout().is_terminal() {
+        bail!("a capture is no text for a terminal: name a file, or send it to a program, such as `| tcpdump -r -`");
     }
+    // What the error says may be the server's words.
+    let harmless = |error: AdminError| anyhow!("{}", plain(&error.to_string()));
+    let connection = admin::connect(command.label.as_deref()).map_err(harmless)?;
+    let mut stream = connection.watch(&command.request).map_err(harmless)?;
+    end_at_signals(stream.end()?)?;
+    let mut out = output(&command.form)?;
+    match show(&mut stream, &command.form, &mut *out) {
+        Ok(QueriesSummary { shown, lost }) => complain(&format!("{shown} queries were shown, {lost} lost")),
+        Err(Ending::Unread) => {}
+        Err(Ending::Output(error)) => return Err(error).context("cannot write what is shown"),
+        Err(Ending::Server(error)) => return Err(harmless(error)),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn connect(command: &WatchQueries) -> anyhow::Result<QueriesStream> {
-    let stream = admin::connect(command.label.as_deref())?.watch(&command.request)?;
-    end_at_signals(stream.end()?)?;
-    Ok(stream)
+/// Where queries are written to.
+fn output(form: &QueriesForm) -> anyhow::Result<Box<dyn Write>> {
+    let QueriesForm::Capture(Some(path)) = form else {
+        threads::spawn("output", None, end_with_reader)?;
+        return Ok(Box::new(io::stdout().lock()));
+    };
+    // It holds names and clients.
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    Ok(Box::new(file.with_context(|| format!("cannot write the capture to {}", path.display()))?))
+}
+
+/// Ends this process when nobody reads its standard output any longer, such as the program at the other end of a pipe:
+/// that would be seen with the next query only, and until then nobody else had the place.
+fn end_with_reader() {
+    let out = io::stdout();
+    loop {
+        // Asks for nothing: that it is closed is told all the same (poll(2)).
+        let mut waiting = [PollFd::new(&out, PollFlags::empty())];
+        match poll(&mut waiting, None) {
+            Ok(_) => std::process::exit(0),
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// The first SIGINT or SIGTERM has the server end what it shows, and say how many there were; the second ends this
 /// process, whoever may still wait for something.
-fn end_at_signals(stream: UnixStream) -> anyhow::Result<()> {
+fn end_at_signals(stream: UnixStream) -> io::Result<()> {
     let make = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     let wait = move |runtime: Runtime| {
         let ended: io::Result<()> = runtime.block_on(async {
@@ -65,7 +82,8 @@ fn end_at_signals(stream: UnixStream) -> anyhow::Result<()> {
                 if is_last {
                     std::process::exit(INTERRUPTED);
                 }
-                stream.shutdown(Shutdown::Write)?;
+                // The server may have ended.
+                _ = stream.shutdown(Shutdown::Write);
             }
             Ok(())
         });
@@ -76,35 +94,31 @@ fn end_at_signals(stream: UnixStream) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes what is shown. `None`: nobody reads it any longer.
-fn show(stream: &mut QueriesStream, form: &QueriesForm, out: &mut dyn Write) -> anyhow::Result<Option<QueriesSummary>> {
-    let mut out = BufWriter::new(out);
-    let written = write_all(stream, form, &mut out);
-    match written {
-        Err(Ending::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            // There is nobody to write the rest to.
-            _ = out.into_parts();
-            Ok(None)
-        }
-        Err(Ending::Output(error)) => Err(error).context("cannot write what is shown"),
-        Err(Ending::Server(error)) => {
-            // What came before.
-            out.flush().context("cannot write what is shown")?;
-            Err(error.into())
-        }
-        Ok(summary) => Ok(Some(summary)),
-    }
-}
-
+/// Why nothing more is written before the server has said how much there was.
+#[derive(Debug)]
 enum Ending {
+    /// Nobody reads it any longer.
+    Unread,
     Output(io::Error),
     Server(AdminError),
 }
 
 impl From<io::Error> for Ending {
     fn from(error: io::Error) -> Self {
-        Self::Output(error)
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::Unread } else { Self::Output(error) }
     }
+}
+
+/// Writes what is shown, and all that came before the end.
+fn show(stream: &mut QueriesStream, form: &QueriesForm, out: &mut dyn Write) -> Result<QueriesSummary, Ending> {
+    let mut out = BufWriter::new(out);
+    let written = write_all(stream, form, &mut out);
+    if matches!(written, Err(Ending::Server(_))) {
+        out.flush()?;
+    }
+    // What could not be written is not tried again.
+    _ = out.into_parts();
+    written
 }
 
 fn write_all(

@@ -2,6 +2,7 @@
 
 mod clients;
 mod records;
+mod taps;
 mod views;
 
 use super::{Dispatch, Listener, Plan, PlanConfig, configure};
