@@ -202,8 +202,8 @@ fn whatever_is_asked_is_shown_however_it_came_and_however_it_was_answered() {
     let watch = scene.watch_json(&[]);
     let wire = query("a.example.", "A").to_vec().expect("it encodes");
     let server = loopback(scene.dns);
-    // The first asks upstream. Of the same octets from one socket, which is one worker's, the packet cache has an answer
-    // soon.
+    // The first asks upstream. Of the same octets from one socket, which is one worker's, the packet cache soon has an
+    // answer.
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     client.connect(server).expect("an address");
     client.set_read_timeout(Some(PATIENCE)).expect("an option");

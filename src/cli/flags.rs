@@ -79,8 +79,8 @@ pub(super) struct Flags {
         value_parser = values::boolean
     )]
     pub status_names: Option<bool>,
-    /// What the admin socket is called, at which `nodelocaldns cache`, `queries` and `log-level` ask, or `off` for none [default: the first
-    /// address of -localip]
+    /// What the admin socket is called, at which `nodelocaldns cache`, `queries` and `log-level` ask, or `off` for none
+    /// [default: the first address of -localip]
     #[arg(long, value_name = "LABEL", value_parser = values::admin_socket)]
     pub admin_socket: Option<AdminSocket>,
     /// Worker threads; by default one for each processor this process may use
@@ -230,9 +230,9 @@ pub(super) enum Command {
         #[command(flatten)]
         flags: AdminFlags,
     },
-    /// Show what the server that runs here is asked, query by query, as it is answered. Asks as root, or as the user who
-    /// has started the server. Ends with Ctrl-C, at the limit, or with the server. Exit status 0, or 1 if the server has
-    /// ended or does not show it.
+    /// Show what the server that runs here is asked, query by query, as it is answered. Asks as root, or as the user
+    /// who has started the server. Ends with Ctrl-C, at the limit, or with the server. Exit status 0, or 1 if the
+    /// server has ended or does not show it.
     Queries(Box<QueriesFlags>),
     /// Show what the node's agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the
     /// last line names the keys. Exit status of --once: 0 if the agent says it, else 1.
