@@ -43,6 +43,8 @@ mod fairness;
 
 mod query_stats;
 
+mod query_tap;
+
 pub mod sandbox;
 
 pub mod chain;

@@ -158,7 +158,7 @@ fn flushes_in_the_midst_of_queries_cost_nobody_an_answer() {
     let mut flushes = 0;
     while flushes < 20 || began.elapsed() < Duration::from_secs(3) {
         let mut stream = scene.connect();
-        stream.write_all(b"{\"flush\":\"all\"}\n").expect("it reads");
+        stream.write_all(b"{\"cache\":{\"flush\":\"all\"}}\n").expect("it reads");
         let answer = read(stream);
         assert!(answer.starts_with("{\"done\":{\"flushed\":"), "{answer}");
         flushes += 1;
@@ -192,7 +192,7 @@ fn a_request_that_is_none_or_endless_and_readers_that_do_not_read_keep_nobody_ou
     let deaf: Vec<UnixStream> = (0..PLACES)
         .map(|_| {
             let mut stream = scene.connect();
-            stream.write_all(b"{\"list\":{\"limit\":10000}}\n").expect("it reads");
+            stream.write_all(b"{\"cache\":{\"list\":{\"limit\":10000}}}\n").expect("it reads");
             stream
         })
         .collect();
@@ -212,7 +212,7 @@ fn a_stranger_gets_no_word_and_thousands_of_his_connections_keep_neither_root_no
         let (mut open, mut words) = (VecDeque::new(), 0);
         for _ in 0..CONNECTIONS {
             let Ok(mut stream) = UnixStream::connect_addr(&address) else { continue };
-            _ = stream.write_all(b"\"stats\"\n");
+            _ = stream.write_all(b"{\"cache\":\"stats\"}\n");
             open.push_back(stream);
             // More than the server has waiting for it.
             if open.len() > 100
@@ -233,6 +233,41 @@ fn a_stranger_gets_no_word_and_thousands_of_his_connections_keep_neither_root_no
     assert_eq!(flood.join().expect("it does not panic"), 0, "nothing is said to a stranger");
     let told = scene.server.output().matches(&format!("user {STRANGER} has connected to the admin socket")).count();
     assert!((1..=3).contains(&told), "once a minute:\n{}", scene.server.tail(20));
+}
+
+#[test]
+fn the_log_level_is_set_in_both_processes_over_reloads_and_for_the_next_server() {
+    let scene = Scene::start(&[]);
+    let log_level = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.arg("log-level").args(arguments).args(["--admin-socket", &scene.label]);
+        String::from_utf8(command.output().expect("the program runs").stdout).expect("it is text")
+    };
+    let output = || scene.server.output();
+    assert_eq!(log_level(&[]), "info, as the Corefile says\n");
+    assert_eq!(log_level(&["debug"]), "debug; by the Corefile it would be info\n");
+    assert!(output().contains("[INFO] user 0 has said so: the log level is debug\n"), "{}", output());
+    assert!(wait_until(SOON, || output().contains("[INFO] watchdog: the log level is debug\n")), "{}", output());
+    let corefile = std::fs::read_to_string(scene.server.corefile()).expect("it is ours");
+    std::fs::write(scene.server.corefile(), format!("{corefile}# changed\n")).expect("it is ours");
+    scene.server.signal(libc::SIGUSR1);
+    scene.server.wait_output("the changed Corefile serves", SOON);
+    let json: Value = serde_json::from_str(&log_level(&["--output", "json"])).expect("it is JSON");
+    assert_eq!(json, serde_json::json!({ "level": "debug", "configured": "info", "set": "debug" }));
+
+    assert_eq!(log_level(&["warning"]), "warning; by the Corefile it would be info\n");
+    scene.cache(&["flush", "all"]);
+    kill_server(scene.server.pid());
+    let is_told = || output().contains("[INFO] as of the server before: the log level is warning\n");
+    assert!(wait_until(SOON, is_told), "{}", output());
+    assert!(wait_until(SOON, || log_level(&[]) == "warning; by the Corefile it would be info\n"), "{}", output());
+    assert!(!output().contains("has flushed"), "{}", output());
+    assert!(!output().contains("was ended by signal"), "the watchdog says that at level info: {}", output());
+    assert_eq!(log_level(&["error"]), "error; by the Corefile it would be info\n");
+    assert!(output().contains("[WARNING] user 0 has said so: the log level is error\n"), "{}", output());
+    assert_eq!(log_level(&["default"]), "info, as the Corefile says\n");
+    scene.cache(&["flush", "all"]);
+    assert!(output().contains("has flushed all answers"), "{}", output());
 }
 
 #[test]

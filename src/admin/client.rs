@@ -1,6 +1,8 @@
 //! Who asks: finds the server on this machine that is meant, and makes sure that it is one.
 
-use super::protocol::{AdminReply, CacheRequest, line};
+use super::protocol::{
+    AdminReply, AdminRequest, CacheRequest, LogLevelRequest, LogLevels, QueriesLine, QueriesRequest, line,
+};
 use super::socket::{SocketName, SocketPeer, listening, stream_socket};
 use rustix::net::connect as connect_to;
 use socket2::SockRef;
@@ -46,6 +48,8 @@ pub(crate) enum AdminError {
     Silent,
     #[error("what the server has answered cannot be read: both must be of the same build")]
     Unreadable,
+    #[error("the server has ended, and shows no more queries: begin again, and the one that serves then is asked")]
+    Ended,
     #[error("{0}")]
     Failed(String),
 }
@@ -126,11 +130,24 @@ fn open(name: &SocketName) -> io::Result<(UnixStream, SocketPeer)> {
 }
 
 impl AdminConnection {
-    /// Asks, and returns the answer.
+    /// Asks about caches, and returns the answer.
     ///
     /// # Errors
     /// The server says why it cannot be had, or does not say anything.
-    pub(crate) fn ask(mut self, request: &CacheRequest) -> Result<serde_json::Value, AdminError> {
+    pub(crate) fn ask_cache(self, request: &CacheRequest) -> Result<serde_json::Value, AdminError> {
+        self.ask(&AdminRequest::Cache(request.clone()))
+    }
+
+    /// Asks how much is logged, or has more or less logged.
+    ///
+    /// # Errors
+    /// As of [`AdminConnection::ask_cache`].
+    pub(crate) fn log_level(self, request: LogLevelRequest) -> Result<LogLevels, AdminError> {
+        let answer = self.ask(&AdminRequest::LogLevel(request))?;
+        serde_json::from_value(answer).map_err(|_| AdminError::Unreadable)
+    }
+
+    fn ask(mut self, request: &AdminRequest) -> Result<serde_json::Value, AdminError> {
         self.send(request)?;
         let Some(line) = self.next_line()? else { return Err(AdminError::Refused) };
         match serde_json::from_slice(&line).map_err(|_| AdminError::Unreadable)? {
@@ -139,7 +156,24 @@ impl AdminConnection {
         }
     }
 
-    fn send(&mut self, request: &CacheRequest) -> Result<(), AdminError> {
+    /// Has queries shown, from this moment on.
+    ///
+    /// # Errors
+    /// The server says why it does not, or does not say anything.
+    pub(crate) fn watch(mut self, request: &QueriesRequest) -> Result<QueriesStream, AdminError> {
+        self.send(&AdminRequest::Queries(request.clone()))?;
+        let Some(line) = self.next_line()? else { return Err(AdminError::Refused) };
+        match serde_json::from_slice(&line).map_err(|_| AdminError::Unreadable)? {
+            QueriesLine::Begun {} => {}
+            QueriesLine::Failed(why) => return Err(AdminError::Failed(why)),
+            QueriesLine::Query(_) | QueriesLine::Lost(_) | QueriesLine::Done(_) => return Err(AdminError::Unreadable),
+        }
+        // It may be long until the next one.
+        self.0.get_ref().set_read_timeout(None)?;
+        Ok(QueriesStream(self))
+    }
+
+    fn send(&mut self, request: &AdminRequest) -> Result<(), AdminError> {
         let octets = line(request).map_err(io::Error::from)?;
         match self.0.get_mut().write_all(&octets) {
             // It has closed already, and may have said why.
@@ -162,6 +196,36 @@ impl AdminConnection {
             Some(_) => Err(AdminError::Unreadable),
             None => Ok(None),
         }
+    }
+}
+
+/// Queries as they are answered.
+pub(crate) struct QueriesStream(AdminConnection);
+
+impl QueriesStream {
+    /// The next line. After `Done` there is none.
+    ///
+    /// # Errors
+    /// The server has ended, or says why it shows no more.
+    pub(crate) fn next(&mut self) -> Result<QueriesLine, AdminError> {
+        let line = self.0.next_line()?.ok_or(AdminError::Ended)?;
+        match serde_json::from_slice(&line).map_err(|_| AdminError::Unreadable)? {
+            QueriesLine::Failed(why) => Err(AdminError::Failed(why)),
+            line => Ok(line),
+        }
+    }
+
+    /// Whether more has come already.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.0.0.buffer().is_empty()
+    }
+
+    /// What has the server show no more, and say how many there were, when it is shut down for writing.
+    ///
+    /// # Errors
+    /// Open files are at their limit.
+    pub(crate) fn end(&self) -> io::Result<UnixStream> {
+        self.0.0.get_ref().try_clone()
     }
 }
 

@@ -5,15 +5,21 @@
 //! that the program was started by. Each server has a name of its own ([`socket`]), so none waits for another's, and
 //! the name is gone with the server.
 //!
-//! A connection carries one request and its answer, both lines of JSON ([`protocol`]). docs/admin.md is what users
-//! read.
+//! A connection carries one request and its answer, both lines of JSON ([`protocol`]), or, where queries are shown
+//! ([`queries`]), many lines until one side ends it. docs/admin.md and docs/queries.md are what users read.
 
 mod client;
+mod command;
+mod lines;
 mod protocol;
+mod queries;
 mod server;
 mod socket;
 
-pub(crate) use client::connect;
-pub(crate) use protocol::{CacheRequest, FlushTarget};
-pub(crate) use server::{AdminCommand, AdminContext, serve};
+pub(crate) use client::{AdminError, QueriesStream, connect};
+pub(crate) use command::{AdminCommand, Commands};
+pub(crate) use protocol::{
+    CacheRequest, FlushTarget, LogLevelRequest, LogLevels, QueriesLine, QueriesRequest, QueriesSummary,
+};
+pub(crate) use server::{AdminContext, serve};
 pub(crate) use socket::{LABEL_OCTETS, is_label, listen};

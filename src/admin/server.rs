@@ -1,11 +1,15 @@
 //! The server's end: a thread with a runtime of its own, a bounded number of connections, and a deadline for each step.
 
-use super::protocol::{AdminReply, LONGEST_REQUEST, Task, line, read_request};
+use super::command::{AdminCommand, COMMAND_PATIENCE, Commands, ask, carry_out};
+use super::lines::{read_line, write};
+use super::protocol::{AdminReply, CacheTask, Task, line, read_request};
+use super::queries;
 use super::socket::SocketPeer;
 use crate::chain::{MemoryBudget, ReloadState};
 use crate::directives::cache;
 use crate::fairness::LogThrottle;
 use crate::metrics::{Counter, Registry};
+use crate::query_tap::QueryTaps;
 use crate::threads;
 use serde::Serialize;
 use std::convert::Infallible;
@@ -14,9 +18,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 /// Connections at a time; others are told so and let go.
@@ -31,22 +34,13 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// After an accept that failed for want of files or memory.
 const LONG_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the process's control thread may take to do what it is told.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the process's control thread is to do.
-#[derive(Debug)]
-pub(crate) enum AdminCommand {
-    /// Have the workers' packet caches let go of all; what is told closes when they have.
-    FlushPackets(oneshot::Sender<mpsc::Receiver<Infallible>>),
-}
-
 /// What is asked about.
 pub(crate) struct AdminContext {
     pub reload_state: Arc<ReloadState>,
     pub cache_memory: Arc<MemoryBudget>,
+    pub query_taps: Arc<QueryTaps>,
     pub registry: Registry,
-    pub commands: mpsc::UnboundedSender<AdminCommand>,
+    pub commands: Commands,
 }
 
 /// Everything that a connection needs.
@@ -127,26 +121,41 @@ impl AdminServer {
     async fn answer(&self, stream: &mut UnixStream, user: u32) -> io::Result<()> {
         let reply = match timeout(PATIENCE, read_line(stream)).await {
             Ok(request) => match read_request(&request?) {
-                Ok(task) => self.perform(task, user).await,
+                Ok(Task::Cache(task)) => self.perform(task, user).await,
+                Ok(Task::Queries(wanted)) => {
+                    let AdminContext { query_taps, commands, .. } = &self.context;
+                    return queries::show(stream, wanted, query_taps, commands, user).await;
+                }
+                Ok(Task::LogLevel(request)) => {
+                    let command = |tell| AdminCommand::LogLevel { request, user, tell };
+                    match ask(&self.context.commands, command).await {
+                        Some(levels) => done(&levels),
+                        None => AdminReply::Failed(format!(
+                            "the server has not done so within {} s: it hangs or is ending, so try again",
+                            COMMAND_PATIENCE.as_secs()
+                        )),
+                    }
+                }
                 Err(error) => AdminReply::Failed(error.to_string()),
             },
             Err(_late) => AdminReply::Failed(format!("no request has come within {} s", PATIENCE.as_secs())),
         };
-        write(stream, &line(&reply)?).await
+        write(stream, &line(&reply)?, PATIENCE).await
     }
 
-    async fn perform(&self, task: Task, user: u32) -> AdminReply {
+    async fn perform(&self, task: CacheTask, user: u32) -> AdminReply {
         let AdminContext { reload_state, cache_memory, .. } = &self.context;
         match task {
-            Task::Stats => done(&cache::stats(reload_state, cache_memory)),
-            Task::List { selection, limit, has_records } => {
+            CacheTask::Stats => done(&cache::stats(reload_state, cache_memory)),
+            CacheTask::List { selection, limit, has_records } => {
                 done(&cache::list(reload_state, Instant::now(), &selection, limit, has_records))
             }
-            Task::Flush { selection, called } => {
+            CacheTask::Flush { selection, called } => {
                 let flushed = cache::flush(reload_state, &selection);
                 self.flushes.increment();
                 tracing::info!("plugin/cache: user {user} has flushed {called}: {flushed} were kept");
-                match self.flush_packets().await {
+                // After what the handlers keep is gone: from then on a worker puts none of it into its packet cache.
+                match carry_out(&self.context.commands, AdminCommand::FlushPackets).await {
                     Some(()) => done(&Flushed { flushed }),
                     None => AdminReply::Failed(format!(
                         "{flushed} answers were flushed, but a worker has not said within {} s that it gives none of them: it may \
@@ -156,17 +165,6 @@ impl AdminServer {
                 }
             }
         }
-    }
-
-    /// After what the handlers keep is gone: from then on a worker puts none of it into its packet cache.
-    async fn flush_packets(&self) -> Option<()> {
-        let flush = async {
-            let (tell, told) = oneshot::channel();
-            self.context.commands.send(AdminCommand::FlushPackets(tell)).ok()?;
-            // Closes, and says nothing.
-            told.await.ok()?.recv().await.map_or(Some(()), |never| match never {})
-        };
-        timeout(COMMAND_PATIENCE, flush).await.ok().flatten()
     }
 }
 
@@ -184,39 +182,11 @@ fn done(answer: &impl Serialize) -> AdminReply {
     }
 }
 
-/// A line, without its end.
-async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    loop {
-        if let Some(end) = line.iter().position(|octet| *octet == b'\n') {
-            line.truncate(end);
-            return Ok(line);
-        }
-        if line.len() >= LONGEST_REQUEST {
-            return Err(io::Error::other("a request that is too long"));
-        }
-        let mut chunk = [0; LONGEST_REQUEST];
-        let room = chunk.get_mut(..LONGEST_REQUEST - line.len()).unwrap_or_default();
-        let octets = stream.read(room).await?;
-        if octets == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        line.extend_from_slice(room.get(..octets).unwrap_or_default());
-    }
-}
-
-/// Writes all of it, part by part, each in time.
-async fn write(stream: &mut UnixStream, mut octets: &[u8]) -> io::Result<()> {
-    while !octets.is_empty() {
-        let written = timeout(PATIENCE, stream.write(octets)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        octets = octets.get(written..).unwrap_or_default();
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::mpsc;
 
     fn server(owner: u32) -> (AdminServer, mpsc::UnboundedReceiver<AdminCommand>) {
         let (commands, told) = mpsc::unbounded_channel();
@@ -224,6 +194,7 @@ mod tests {
         let context = AdminContext {
             reload_state: Arc::default(),
             cache_memory: Arc::new(MemoryBudget::new(1 << 20)),
+            query_taps: Arc::default(),
             registry: registry.clone(),
             commands,
         };
@@ -253,18 +224,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_is_answered_one_that_is_none_is_refused_and_an_endless_one_is_not_read() {
-        assert!(matches!(answered(b"\"stats\"\n").await, Some(AdminReply::Done(_))));
+        assert!(matches!(answered(b"{\"cache\":\"stats\"}\n").await, Some(AdminReply::Done(_))));
         assert!(matches!(answered(b"nonsense\n").await, Some(AdminReply::Failed(_))));
         assert_eq!(answered(&[b'x'; 100_000]).await, None);
-        let Some(AdminReply::Failed(late)) = answered(b"\"stats\"").await else { panic!("it is late") };
+        let Some(AdminReply::Failed(late)) = answered(b"{\"cache\":\"stats\"}").await else { panic!("it is late") };
         assert!(late.contains("within 2 s"), "{late}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_reader_that_does_not_read_is_let_go() {
-        let (mut here, _there) = UnixStream::pair().unwrap();
-        let error = write(&mut here, &vec![0; 10 << 20]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
@@ -278,9 +242,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flush_is_done_when_all_workers_have_let_go_and_is_said_to_be_half_done_if_one_does_not() {
         let (server, mut told) = server(0);
-        let task = || read_request(br#"{"flush":"all"}"#).unwrap();
+        let task = || match read_request(br#"{"cache":{"flush":"all"}}"#).unwrap() {
+            Task::Cache(task) => task,
+            other => panic!("{other:?}"),
+        };
         let worker = async {
-            let AdminCommand::FlushPackets(tell) = told.recv().await.unwrap();
+            let Some(AdminCommand::FlushPackets(tell)) = told.recv().await else { panic!("it is a flush") };
             let (flushing, flushed) = mpsc::channel(1);
             tell.send(flushed).unwrap();
             sleep(Duration::from_secs(1)).await;

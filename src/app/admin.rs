@@ -1,7 +1,7 @@
-//! The command `cache`: asks a server at its admin socket, and prints what it says.
+//! The commands `cache` and `log-level`: ask a server at its admin socket, and print what it says.
 
 use super::top::{plain, plain_json, table};
-use crate::admin::{self, CacheRequest};
+use crate::admin::{self, CacheRequest, LogLevelRequest, LogLevels};
 use crate::cli::{AdminTarget, OutputFormat};
 use serde_json::Value;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 /// Asks, and prints the answer.
 pub(super) fn ask_cache(request: &CacheRequest, target: &AdminTarget) -> anyhow::Result<ExitCode> {
-    let answer = admin::connect(target.label.as_deref())?.ask(request);
+    let answer = admin::connect(target.label.as_deref())?.ask_cache(request);
     // It may have the server's words in it.
     let answer = answer.map_err(|error| anyhow::anyhow!("{}", plain(&error.to_string())))?;
     let text = match target.output {
@@ -19,6 +19,31 @@ pub(super) fn ask_cache(request: &CacheRequest, target: &AdminTarget) -> anyhow:
     io::stdout().lock().write_all(text.as_bytes())?;
     let is_missing = matches!(request, CacheRequest::Get { .. }) && answer["matched"] == 0;
     Ok(if is_missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Has a server log more or less, or says how much it logs.
+pub(super) fn log_level(request: LogLevelRequest, target: &AdminTarget) -> anyhow::Result<ExitCode> {
+    let levels = admin::connect(target.label.as_deref())?.log_level(request);
+    // It may have the server's words in it.
+    let levels = levels.map_err(|error| anyhow::anyhow!("{}", plain(&error.to_string())))?;
+    let text = match target.output {
+        OutputFormat::Json => {
+            let LogLevels { configured, set } = levels;
+            let json = serde_json::json!({ "level": levels.level(), "configured": configured, "set": set });
+            format!("{json}\n")
+        }
+        OutputFormat::Text => told(&levels),
+    };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(levels: &LogLevels) -> String {
+    let (level, configured) = (levels.level().name(), levels.configured.name());
+    match levels.set {
+        None => format!("{level}, as the Corefile says\n"),
+        Some(_) => format!("{level}; by the Corefile it would be {configured}\n"),
+    }
 }
 
 /// The text of a field, of whichever type it is.
@@ -86,6 +111,7 @@ fn tables(request: &CacheRequest, answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::Level;
     use serde_json::json;
 
     #[test]
@@ -103,6 +129,14 @@ mod tests {
         assert!(text.starts_with("2 of 9 answers\n") && text.contains("do cd") && text.contains("stale"), "{text}");
         assert!(text.contains("records\n  \\027[31m"), "{text}");
         assert_eq!(tables(&get, &json!({ "matched": 0, "answers": [] })), "no such answer is kept\n");
+    }
+
+    #[test]
+    fn a_log_level_is_told_with_who_has_said_so() {
+        let configured = Level::Info;
+        assert_eq!(told(&LogLevels { configured, set: None }), "info, as the Corefile says\n");
+        let set = LogLevels { configured, set: Some(Level::Debug) };
+        assert_eq!(told(&set), "debug; by the Corefile it would be info\n");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The log of the process itself, in the reference's form: `[INFO] plugin/reload: …`. Lines go through a [`LineSink`],
 //! since whoever should read them may not.
 
+use crate::admin::LogLevels;
 use crate::chain::{Level as LineLevel, LineSink};
 use crate::plan::PlanConfig;
+use parking_lot::Mutex;
 use std::backtrace::Backtrace;
 use std::fmt;
 use std::io::{self, Write};
@@ -30,18 +32,67 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// How much is written; may change while the process runs.
 #[derive(Clone)]
-pub(super) struct Verbosity(Option<Handle<LevelFilter, tracing_subscriber::Registry>>);
+pub(super) struct Verbosity {
+    filter: Option<Handle<LevelFilter, tracing_subscriber::Registry>>,
+    levels: Arc<Mutex<LogLevels>>,
+}
 
 impl Verbosity {
+    fn new(filter: Option<Handle<LevelFilter, tracing_subscriber::Registry>>) -> Self {
+        Self { filter, levels: Arc::new(Mutex::new(LogLevels { configured: LineLevel::Info, set: None })) }
+    }
+
+    /// What is written, and why.
+    pub(super) fn levels(&self) -> LogLevels {
+        *self.levels.lock()
+    }
+
+    /// Writes lines of this level and above, whatever is configured; `None`: as it is configured. That is logged, as
+    /// `said` by whom, in a line that is written before as after.
+    pub(super) fn set(&self, level: Option<LineLevel>, said: &str) {
+        let before = self.levels().level();
+        let after = self.change(|levels| levels.set = level);
+        if before == after {
+            return;
+        }
+        let say = || {
+            let name = after.name();
+            match before.min(after) {
+                LineLevel::Debug | LineLevel::Info => tracing::info!("{said}: the log level is {name}"),
+                LineLevel::Warning | LineLevel::Error => tracing::warn!("{said}: the log level is {name}"),
+            }
+        };
+        // While the more of both is written.
+        self.apply(before.min(after));
+        say();
+        self.apply(after);
+    }
+
+    /// The level after the change, which is not heeded yet.
+    fn change(&self, change: impl FnOnce(&mut LogLevels)) -> LineLevel {
+        let mut levels = self.levels.lock();
+        change(&mut levels);
+        levels.level()
+    }
+
+    fn apply(&self, level: LineLevel) {
+        let level = match level {
+            LineLevel::Debug => LevelFilter::DEBUG,
+            LineLevel::Info => LevelFilter::INFO,
+            LineLevel::Warning => LevelFilter::WARN,
+            LineLevel::Error => LevelFilter::ERROR,
+        };
+        // Fails only when the subscriber is gone, at the end of the process.
+        _ = self.filter.as_ref().map(|handle| handle.modify(|filter| *filter = level));
+    }
+
     /// As much as a configuration asks for: lines of debug level (`debug`), a backtrace after a panic's line (`errors {
     /// stacktrace }`).
     pub(super) fn follow(&self, config: &PlanConfig) {
         STACKTRACE.store(config.wants_stacktrace(), Ordering::Relaxed);
-        if let Some(handle) = &self.0 {
-            let level = if config.is_debug() { LevelFilter::DEBUG } else { LevelFilter::INFO };
-            // Fails only when the subscriber is gone, at the end of the process.
-            let _ = handle.modify(|filter| *filter = level);
-        }
+        let configured = if config.is_debug() { LineLevel::Debug } else { LineLevel::Info };
+        let level = self.change(|levels| levels.configured = configured);
+        self.apply(level);
     }
 }
 
@@ -61,8 +112,8 @@ pub(super) fn start() -> io::Result<Verbosity> {
     let (filter, handle) = reload::Layer::new(LevelFilter::INFO);
     let writer = move || Writes(sink.clone());
     Ok(match tracing_subscriber::registry().with(filter).with(lines(writer)).try_init() {
-        Ok(()) => Verbosity(Some(handle)),
-        Err(_) => Verbosity(None),
+        Ok(()) => Verbosity::new(Some(handle)),
+        Err(_) => Verbosity::new(None),
     })
 }
 

@@ -1,4 +1,5 @@
-//! The commands of the program, made of the modules above: serve, check, fmt, render, doctor, teardown, top, cache.
+//! The commands of the program, made of the modules above: serve, check, fmt, render, doctor, teardown, top, cache,
+//! queries, log-level.
 
 mod admin;
 mod banner;
@@ -20,6 +21,7 @@ mod log;
 mod memory;
 mod pidfile;
 mod predecessor;
+mod queries;
 mod render;
 mod rendering;
 mod served_record;
@@ -79,6 +81,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Invocation::Completions(shell) => print_completions(shell),
         Invocation::Top { how, from } => top::run(how, &from),
         Invocation::Cache { request, socket } => admin::ask_cache(&request, &socket),
+        Invocation::LogLevel { request, socket } => admin::log_level(request, &socket),
+        Invocation::Queries(command) => queries::watch(&command),
         Invocation::ListDirectives => print_directives(),
         Invocation::Version => print_version(),
         Invocation::Serve(options) => serve(options),

@@ -133,6 +133,7 @@ async fn run(
                 ServerCommand::ProbeUpstreams => service.probe_upstreams(),
                 ServerCommand::ExportCache => service.export_cache(),
                 ServerCommand::Yield { is_on } => service.yield_to_successor(is_on),
+                ServerCommand::LogLevel { level } => service.set_log_level(level),
                 ServerCommand::Stop { leave: false } => break StopReason::Shutdown,
                 ServerCommand::Stop { leave: true } => break StopReason::HandedOver,
                 ServerCommand::Orphaned => return end_orphaned(),

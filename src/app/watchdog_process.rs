@@ -26,7 +26,7 @@ const START_LIMIT: Duration = Duration::from_secs(1);
 
 /// Guards the server until told to stop.
 pub(super) fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
-    log::start().context("cannot start the thread that writes log lines")?;
+    let verbosity = log::start().context("cannot start the thread that writes log lines")?;
     // For the server, which inherits it and may not raise it: each TCP client and each upstream socket takes a
     // descriptor.
     if let Err(error) = raise_open_files_limit() {
@@ -61,6 +61,7 @@ pub(super) fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         handover: options.handover,
         metrics_address: options.metrics_listen_address,
         status_page: options.status_page,
+        set_log_level: Box::new(move |level| verbosity.set(level, "watchdog")),
         admin_label: match options.admin_socket {
             AdminSocket::Off => None,
             AdminSocket::Label(label) => Some(label),

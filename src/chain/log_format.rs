@@ -1,15 +1,20 @@
 //! The form of log lines: the reference's `[INFO] message`, or one JSON object a line for programs that read logs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{self, FormatTime};
 
 /// How grave a line is; what it begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// For who looks into something.
     Debug,
+    /// What goes on.
     Info,
+    /// What somebody should know of.
     Warning,
+    /// What somebody should act on.
     Error,
 }
 
@@ -24,7 +29,7 @@ impl Level {
     }
 
     /// In JSON.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Debug => "debug",
             Self::Info => "info",

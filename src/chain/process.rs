@@ -6,6 +6,7 @@ use crate::fairness::SharedFairness;
 use crate::metrics::{Counter, Registry};
 use crate::net::ReadFile;
 use crate::query_stats::QueryStats;
+use crate::query_tap::QueryTaps;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -21,6 +22,8 @@ pub struct ProcessContext {
     pub panics: Counter,
     /// What is asked, by whom, and what fails.
     pub(crate) query_stats: Arc<QueryStats>,
+    /// To whom queries are shown one by one.
+    pub(crate) query_taps: Arc<QueryTaps>,
     /// What a directive keeps over a reload.
     pub reload_state: Arc<ReloadState>,
     /// Whether the process starts, serves or ends.
@@ -61,6 +64,7 @@ impl ProcessContext {
                 &[],
             ),
             query_stats: Arc::new(QueryStats::new(workers + 1, registry.clone())),
+            query_taps: Arc::default(),
             registry,
             reload_state: Arc::default(),
             lifecycle: Lifecycle::default(),

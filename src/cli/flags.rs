@@ -7,7 +7,7 @@ use crate::message::{Name, RecordType};
 use crate::node::Backend;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,8 +79,8 @@ pub(super) struct Flags {
         value_parser = values::boolean
     )]
     pub status_names: Option<bool>,
-    /// What the admin socket is called, at which `nodelocaldns cache` asks, or `off` for none [default: the first
-    /// address of -localip]
+    /// What the admin socket is called, at which `nodelocaldns cache`, `queries` and `log-level` ask, or `off` for none
+    /// [default: the first address of -localip]
     #[arg(long, value_name = "LABEL", value_parser = values::admin_socket)]
     pub admin_socket: Option<AdminSocket>,
     /// Worker threads; by default one for each processor this process may use
@@ -221,6 +221,19 @@ pub(super) enum Command {
     /// started the server. Exit status 0 if the server has done it, else 1.
     #[command(subcommand, disable_help_subcommand = true)]
     Cache(CacheCommand),
+    /// Print how much the server that runs here logs, and its watchdog, or have both log more or less until the program
+    /// ends. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1.
+    LogLevel {
+        /// Log lines of this level, and those above
+        #[arg(value_name = "LEVEL")]
+        level: Option<values::LogLevelArgument>,
+        #[command(flatten)]
+        flags: AdminFlags,
+    },
+    /// Show what the server that runs here is asked, query by query, as it is answered. Asks as root, or as the user
+    /// who has started the server. Ends with Ctrl-C, at the limit, or with the server. Exit status 0, or 1 if the
+    /// server has ended or does not show it.
+    Queries(Box<QueriesFlags>),
     /// Show what the node's agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the
     /// last line names the keys. Exit status of --once: 0 if the agent says it, else 1.
     Top {
@@ -281,6 +294,39 @@ pub(super) enum CacheCommand {
         #[command(flatten)]
         flags: AdminFlags,
     },
+}
+
+/// Which queries are shown, and how. Each flag given narrows the choice.
+#[derive(Debug, Args)]
+pub(super) struct QueriesFlags {
+    /// Only those of these clients: addresses or prefixes, such as 10.244.1.7 or 10.244.0.0/16
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub client: Vec<String>,
+    /// Only for names like this: `*` stands for any octets, `?` for one, such as '*.internal'
+    #[arg(long, value_name = "GLOB", value_parser = values::pattern)]
+    pub name: Option<String>,
+    /// Only those answered with these codes, such as NXDOMAIN,SERVFAIL
+    #[arg(long, value_name = "RCODES", value_delimiter = ',')]
+    pub rcode: Vec<String>,
+    /// Only those for these types, such as AAAA
+    #[arg(long = "type", value_name = "TYPES", value_delimiter = ',')]
+    pub qtype: Vec<String>,
+    /// Only those that took longer: seconds, or a duration such as 50ms
+    #[arg(long, value_name = "TIME", value_parser = values::pause)]
+    pub slower_than: Option<Duration>,
+    /// End after so many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<NonZeroU64>,
+    /// How to print; docs/queries.md has the fields of json
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: OutputFormat,
+    /// Write queries and replies as packets instead, for Wireshark and tcpdump, to a file or, with `-`, to standard
+    /// output
+    #[arg(long, value_name = "FILE", conflicts_with = "output", value_parser = values::path())]
+    pub pcap: Option<PathBuf>,
+    /// What the server's admin socket is called, where there are several
+    #[arg(long, value_name = "LABEL", value_parser = values::admin_label)]
+    pub admin_socket: Option<String>,
 }
 
 /// Which server is asked, and how its answer is printed.

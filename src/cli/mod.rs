@@ -10,14 +10,15 @@ mod values;
 pub(crate) use completions::Shell;
 pub(crate) use doctor::Doctor;
 
-use crate::admin::{CacheRequest, FlushTarget};
+use crate::admin::{CacheRequest, FlushTarget, LogLevelRequest, QueriesRequest};
 use crate::chain::LogFormat;
 use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
+use crate::query_tap::{FilterText, TapFilter};
 use crate::watchdog::StatusPage;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use flags::{CacheCommand, Command, DoctorFlags, Flags, RenderFlags};
+use flags::{AdminFlags, CacheCommand, Command, DoctorFlags, Flags, QueriesFlags, RenderFlags};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -82,6 +83,13 @@ pub(crate) enum Invocation {
         request: CacheRequest,
         socket: AdminTarget,
     },
+    /// `log-level`: show or set how much is logged.
+    LogLevel {
+        request: LogLevelRequest,
+        socket: AdminTarget,
+    },
+    /// `queries`: show what a server is asked, as it is answered.
+    Queries(Box<WatchQueries>),
     /// `-plugins`
     ListDirectives,
     /// `-version`
@@ -115,6 +123,24 @@ pub(crate) struct AdminTarget {
     /// What its admin socket is called; `None`: the only one there is.
     pub label: Option<String>,
     pub output: OutputFormat,
+}
+
+/// Which queries are to be shown, of which server, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WatchQueries {
+    pub request: QueriesRequest,
+    /// What its admin socket is called; `None`: the only one there is.
+    pub label: Option<String>,
+    pub form: QueriesForm,
+}
+
+/// How queries are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum QueriesForm {
+    Text,
+    Json,
+    /// As packets, to a file, or to standard output.
+    Capture(Option<PathBuf>),
 }
 
 /// What a server's admin socket is called (`--admin-socket`).
@@ -271,6 +297,15 @@ impl Invocation {
                 return Ok(Self::Top { how, from });
             }
             Some(Command::Cache(command)) => return Ok(cache(command)),
+            Some(Command::LogLevel { level, flags: AdminFlags { admin_socket: label, output } }) => {
+                let request = level.map_or(LogLevelRequest::Show, |level| LogLevelRequest::Set(level.level()));
+                return Ok(Self::LogLevel { request, socket: AdminTarget { label, output } });
+            }
+            Some(Command::Queries(flags)) => {
+                let command = queries(*flags);
+                let command = command.map_err(|(kind, message)| Flags::command().error(kind, message))?;
+                return Ok(Self::Queries(Box::new(command)));
+            }
             None => {}
         }
         if flags.version.unwrap_or(false) {
@@ -312,6 +347,23 @@ fn cache(command: CacheCommand) -> Invocation {
         }
     };
     Invocation::Cache { request, socket: AdminTarget { label: flags.admin_socket, output: flags.output } }
+}
+
+fn queries(flags: QueriesFlags) -> Result<WatchQueries, Objection> {
+    let slower_than_us = flags.slower_than.map(|bound| u64::try_from(bound.as_micros()).unwrap_or(u64::MAX));
+    let QueriesFlags { client, name, rcode, qtype, limit, output, pcap, admin_socket, .. } = flags;
+    let filter = FilterText { clients: client, name, rcodes: rcode, types: qtype, slower_than_us };
+    if let Err(error) = TapFilter::read(&filter) {
+        return Err((ErrorKind::ValueValidation, error.to_string()));
+    }
+    let form = match (pcap, output) {
+        (Some(path), _) => QueriesForm::Capture(Some(path).filter(|path| path != Path::new("-"))),
+        (None, OutputFormat::Text) => QueriesForm::Text,
+        (None, OutputFormat::Json) => QueriesForm::Json,
+    };
+    let request =
+        QueriesRequest { filter, limit: limit.map(u64::from), has_messages: matches!(form, QueriesForm::Capture(_)) };
+    Ok(WatchQueries { request, label: admin_socket, form })
 }
 
 fn doctor(flags: DoctorFlags) -> Doctor {

@@ -1,10 +1,11 @@
 use super::{
     AdminSocket, AdminTarget, Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode,
-    OutputFormat, ServeOptions, Shell, StatusUrl, TopMode,
+    OutputFormat, QueriesForm, ServeOptions, Shell, StatusUrl, TopMode, WatchQueries,
 };
-use crate::admin::{CacheRequest, FlushTarget};
-use crate::chain::LogFormat;
+use crate::admin::{CacheRequest, FlushTarget, LogLevelRequest, QueriesRequest};
+use crate::chain::{Level, LogFormat};
 use crate::node::Backend;
+use crate::query_tap::FilterText;
 use crate::watchdog::StatusPage;
 use clap::CommandFactory;
 use std::ffi::OsString;
@@ -560,4 +561,71 @@ fn caches_are_looked_into_and_flushed_by_name_zone_or_whole() {
     assert_eq!(serve(&["--admin-socket", "off"]).admin_socket, AdminSocket::Off);
     assert_eq!(serve(&["-admin-socket=a"]).admin_socket, AdminSocket::Label("a".to_owned()));
     assert!(refused(&["--admin-socket", "a/b"]).contains("letters"));
+}
+
+#[test]
+fn queries_are_shown_as_a_filter_says_in_one_of_three_forms() {
+    let asked = |arguments: &[&str]| match parse(&[&["queries"], arguments].concat()) {
+        Ok(Invocation::Queries(command)) => *command,
+        other => panic!("{arguments:?}: {other:?}"),
+    };
+    let request = QueriesRequest { filter: FilterText::default(), limit: None, has_messages: false };
+    assert_eq!(asked(&[]), WatchQueries { request, label: None, form: QueriesForm::Text });
+    let all = asked(&[
+        "--client",
+        "10.0.0.1,fd00::/8",
+        "--client=10.1.0.0/16",
+        "--name",
+        "*.internal",
+        "--rcode",
+        "nxdomain,SERVFAIL",
+        "--type",
+        "a",
+        "--slower-than",
+        "50ms",
+        "--limit",
+        "7",
+        "--admin-socket",
+        "a",
+        "--output",
+        "json",
+    ]);
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let filter = FilterText {
+        clients: texts(&["10.0.0.1", "fd00::/8", "10.1.0.0/16"]),
+        name: Some("*.internal".to_owned()),
+        rcodes: texts(&["nxdomain", "SERVFAIL"]),
+        types: texts(&["a"]),
+        slower_than_us: Some(50_000),
+    };
+    assert_eq!(all.request, QueriesRequest { filter, limit: Some(7), has_messages: false });
+    assert_eq!((all.label.as_deref(), all.form), (Some("a"), QueriesForm::Json));
+    let capture = |path: &str| (asked(&["--pcap", path]).form, asked(&["--pcap", path]).request.has_messages);
+    assert_eq!(capture("-"), (QueriesForm::Capture(None), true));
+    assert_eq!(capture("a/b"), (QueriesForm::Capture(Some("a/b".into())), true));
+    for (wrong, said) in [
+        (&["--client", "a.example"][..], "neither an IP address nor a prefix"),
+        (&["--rcode", "NX"], "no response code"),
+        (&["--type", "B"], "no record type"),
+        (&["--slower-than", "soon"], "is not a duration"),
+        (&["--limit", "0"], "--limit"),
+        (&["--pcap", "-", "--output", "json"], "--pcap"),
+    ] {
+        let message = refused(&[&["queries"], wrong].concat());
+        assert!(message.contains(said), "{message}");
+    }
+}
+
+#[test]
+fn a_log_level_is_asked_for_set_or_left_to_the_corefile() {
+    let asked = |arguments: &[&str]| match parse(&[&["log-level"], arguments].concat()) {
+        Ok(Invocation::LogLevel { request, socket }) => (request, socket),
+        other => panic!("{arguments:?}: {other:?}"),
+    };
+    assert_eq!(asked(&[]).0, LogLevelRequest::Show);
+    assert_eq!(asked(&["default"]).0, LogLevelRequest::Set(None));
+    let target = AdminTarget { label: Some("a".to_owned()), output: OutputFormat::Json };
+    let set = LogLevelRequest::Set(Some(Level::Warning));
+    assert_eq!(asked(&["warning", "--admin-socket", "a", "--output", "json"]), (set, target));
+    assert!(refused(&["log-level", "trace"]).contains("debug, info, warning, error, default"));
 }

@@ -2,6 +2,7 @@
 
 use super::{AdminSocket, FallbackTo, StatusUrl};
 use crate::admin;
+use crate::chain::Level;
 use crate::corefile::{self, Diagnostics, FileId, Loader, Span, Token, value};
 use crate::message::{Name, NamePattern, RecordType};
 use crate::node::Backend;
@@ -110,6 +111,29 @@ pub(super) fn admin_label(text: &str) -> Result<String, String> {
     }
 }
 
+/// What is to be logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogLevelArgument {
+    Debug,
+    Info,
+    Warning,
+    Error,
+    /// As the Corefile says
+    Default,
+}
+
+impl LogLevelArgument {
+    pub(super) fn level(self) -> Option<Level> {
+        match self {
+            Self::Debug => Some(Level::Debug),
+            Self::Info => Some(Level::Info),
+            Self::Warning => Some(Level::Warning),
+            Self::Error => Some(Level::Error),
+            Self::Default => None,
+        }
+    }
+}
+
 /// What `cache flush` is to let go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FlushArgument {
@@ -128,9 +152,7 @@ pub(super) fn pattern(text: &str) -> Result<String, String> {
 
 /// A mnemonic, or `TYPE` and a number (RFC 3597 section 5).
 pub(super) fn record_type(text: &str) -> Result<RecordType, String> {
-    let numbered = || text.get(..4).filter(|word| word.eq_ignore_ascii_case("TYPE")).and(text.get(4..)?.parse().ok());
-    let known = RecordType::from_mnemonic(text).or_else(|| numbered().map(RecordType));
-    known.ok_or_else(|| "expected a record type, such as AAAA or TYPE65400".to_owned())
+    RecordType::parse(text).ok_or_else(|| "expected a record type, such as AAAA or TYPE65400".to_owned())
 }
 
 /// A path, which may be empty.

@@ -38,6 +38,10 @@ impl RecordType {
             .map(Self)
             .find(|rtype| rtype.mnemonic().is_some_and(|mnemonic| mnemonic.eq_ignore_ascii_case(text)))
     }
+    /// The type of a mnemonic, or of `TYPE` and its number (RFC 3597 section 5), in any case.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::from_mnemonic(text).or_else(|| numbered(text, "TYPE").map(Self))
+    }
 }
 
 impl fmt::Display for RecordType {
@@ -129,6 +133,10 @@ impl Rcode {
     pub fn from_mnemonic(text: &str) -> Option<Self> {
         RCODES.iter().find(|(_, mnemonic)| mnemonic.eq_ignore_ascii_case(text)).map(|(code, _)| Self(*code))
     }
+    /// The code of a mnemonic, or of `RCODE` and its number, in any case.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::from_mnemonic(text).or_else(|| numbered(text, "RCODE").map(Self))
+    }
     /// Whether caches keep an answer with this code that has no record: it says that the type is not there, or that
     /// the server fails (RFC 2308 section 7.1). NXDOMAIN is kept only with the SOA record that says how long.
     pub fn is_cached_bare(self) -> bool {
@@ -149,6 +157,12 @@ impl fmt::Display for Rcode {
             None => write!(f, "RCODE{}", self.0),
         }
     }
+}
+
+/// The number after a word, which is in any case.
+fn numbered(text: &str, word: &str) -> Option<u16> {
+    let (start, number) = text.split_at_checked(word.len())?;
+    start.eq_ignore_ascii_case(word).then(|| number.parse().ok())?
 }
 
 /// Mnemonics of record types, the query-only ones included.

@@ -189,6 +189,7 @@ impl ListenerDraft {
             unmatched: unmatched.into_iter().collect(),
             panics: process.panics.clone(),
             stats: process.query_stats.clone(),
+            taps: process.query_taps.clone(),
             generation: process.generation,
         })
     }

@@ -2,6 +2,7 @@
 
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
 use super::probe::{self, ProbePath};
+use super::tap::Ending;
 use super::{Block, Choice, HeededOptions, Listener, ZoneBinding};
 use crate::chain::{
     AddressClasses, After, BatchClock, Exchange, Failure, FastPath, KeptSubnet, Observer, Outcome, OwnedRequest,
@@ -87,8 +88,14 @@ impl Listener {
     #[cold]
     fn reject(&self, rejection: &Rejection, received: Received<'_>, out: &mut Vec<u8>) -> Dispatch {
         let (client, at) = (received.peer.client.ip(), received.clock.received());
-        self.stats.record(|recorder| recorder.malformed(client, at, rejection.rcode(), &rejection.to_string()));
-        match rejection.write(received.wire, out) {
+        let reason = rejection.to_string();
+        self.stats.record(|recorder| recorder.malformed(client, at, rejection.rcode(), &reason));
+        let is_answered = rejection.write(received.wire, out);
+        if self.taps.is_on() {
+            let (rcode, reason) = (rejection.rcode(), Some(&*reason));
+            self.show_received(received, &Ending { rcode, reason, reply: out, ..Ending::default() });
+        }
+        match is_answered {
             true => Dispatch::Reply,
             false => Dispatch::Silence,
         }
@@ -148,7 +155,7 @@ impl Listener {
     /// next message that came at another time. A panic below is counted.
     pub fn count(&self, hit: PacketHit, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
         if packets.sampler.is_due() {
-            self.record_packet_hit(received, packets, reply);
+            self.record_packet_hit(hit, received, packets, reply);
         }
         let Some(CachedPacket { counting, .. }) = packets.packet(hit) else { return };
         let work = AssertUnwindSafe(|| {
@@ -165,42 +172,64 @@ impl Listener {
         }
     }
 
-    /// Records a hit of the packet cache, for all that it stands for.
+    /// Records a hit of the packet cache, for all that it stands for, and shows it.
     #[cold]
     #[inline(never)]
-    fn record_packet_hit(&self, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
-        packets.sampler.draw();
-        if let Some((name, qtype)) = LowerName::of_question(received.wire) {
+    fn record_packet_hit(&self, hit: PacketHit, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
+        let (is_recorded, rcode) = (packets.sampler.take(), rcode_of(reply));
+        let Some((name, qtype)) = LowerName::of_question(received.wire) else { return };
+        if is_recorded {
             let asked = Asked { name, qtype, client: received.peer.client.ip() };
-            self.stats.record(|recorder| recorder.sample(&asked, rcode_of(reply)));
+            self.stats.record(|recorder| recorder.sample(&asked, rcode));
+        }
+        if self.taps.is_on() {
+            let site = packets.packet(hit).and_then(|packet| {
+                Some((self.zones.site(packet.counting.site as usize)?, packet.counting.handler as usize))
+            });
+            let answered_by = site.map_or("", |(site, handler)| site.block.keyword(handler));
+            let (asked, rcode) = (Some((name, qtype)), Some(rcode));
+            self.show_received(received, &Ending { asked, rcode, answered_by, reply, ..Ending::default() });
         }
     }
 
-    /// Records what was said at once: a hit for all that it stands for, and whatever was refused or dropped.
+    /// Records what was said at once: a hit for all that it stands for, and whatever was refused or dropped. Shows it,
+    /// too.
     #[cold]
     #[inline(never)]
     fn record_reply(&self, query: &Query, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
         let rcode = (!reply.is_empty()).then(|| rcode_of(reply));
-        let is_sampled = !is_failure(rcode);
-        if is_sampled {
-            packets.sampler.draw();
-        }
+        let is_failure = is_failure(rcode);
+        let is_sampled = !is_failure && packets.sampler.take();
+        let last_handler = packets.last_handler.take();
         if query.qclass == Class::CH && probe::path(query).is_some() {
             return;
         }
         let asked = Asked { name: query.name.as_wire(), qtype: query.qtype, client: received.peer.client.ip() };
         if let Some(rcode) = rcode.filter(|_| is_sampled) {
-            return self.stats.record(|recorder| recorder.sample(&asked, rcode));
+            self.stats.record(|recorder| recorder.sample(&asked, rcode));
+        }
+        let is_shown = self.taps.is_on();
+        if !is_failure && !is_shown {
+            return;
         }
         // It may be what has panicked.
-        let choose = AssertUnwindSafe(|| self.choose(query, received.wire, received.peer).is_some());
-        let reason = match (catch_unwind(choose), rcode) {
-            (Ok(false), _) => "no server block has this name".to_owned(),
+        let choose = AssertUnwindSafe(|| self.choose(query, received.wire, received.peer));
+        let choice = catch_unwind(choose);
+        let reason = is_failure.then(|| match (&choice, rcode) {
+            (Ok(None), _) => "no server block has this name".to_owned(),
             (_, Some(rcode)) => format!("answered {rcode} at once, from a cache or as its server block says"),
             (_, None) => "dropped, as its server block says".to_owned(),
-        };
-        let at = received.clock.received();
-        self.stats.record(|recorder| recorder.failure(&asked, at, rcode, &reason));
+        });
+        if let Some(reason) = &reason {
+            let at = received.clock.received();
+            self.stats.record(|recorder| recorder.failure(&asked, at, rcode, reason));
+        }
+        if is_shown {
+            let block = choice.ok().flatten().map(|choice| &choice.site.block);
+            let answered_by = block.zip(last_handler).map_or("", |(block, handler)| block.keyword(handler));
+            let (asked, reason) = (Some((asked.name, asked.qtype)), reason.as_deref());
+            self.show_received(received, &Ending { asked, rcode, answered_by, reason, reply, ..Ending::default() });
+        }
     }
 
     /// Shows a hit of the packet cache to the observers that want to see each.
@@ -266,13 +295,17 @@ impl Listener {
         }
         let (said, handler_index) = block.chain.serve_fast(request, out);
         match (said, block.chain.handlers.get(handler_index)) {
-            (FastPath::Silent, _) => Dispatch::Silence,
+            (FastPath::Silent, _) => {
+                packets.last_handler.note(handler_index);
+                Dispatch::Silence
+            }
             (FastPath::SlowAndRefresh, _) => {
                 let mut pending = self.pending(block, request, Purpose::Answer);
                 pending.request.wants_refresh = true;
                 Dispatch::Pending(pending)
             }
             (FastPath::Answered(after), Some(handler)) => {
+                packets.last_handler.note(handler_index);
                 if let Some(arranger) = &block.arranger {
                     arranger.arrange(out, 0);
                 }
@@ -432,7 +465,8 @@ impl Pending {
             self.listener.panics.increment();
             out.truncate(start);
             write_empty(request.query, request.wire, Rcode::SERVFAIL, out);
-            self.record(&request, Some(Rcode::SERVFAIL), "", Some("what watches its reply panicked; please report it"));
+            let cause = Some("what watches its reply panicked; please report it");
+            self.record(&request, Some(Rcode::SERVFAIL), "", cause, out.get(start..).unwrap_or_default());
         }
     }
 
@@ -454,7 +488,6 @@ impl Pending {
             // A server that has no place left is no worse for it.
             return write_probe_answer(request.query, request.wire, generation, out);
         }
-        self.record(&request, Some(Rcode::SERVFAIL), "", Some("no place is left for it: others have a better right"));
         let start = out.len();
         let work = AssertUnwindSafe(|| {
             request.write(&Response::empty(request.query, request.wire, Rcode::SERVFAIL), out);
@@ -465,14 +498,16 @@ impl Pending {
         if catch_unwind(work).is_err() {
             self.listener.panics.increment();
         }
+        let cause = Some("no place is left for it: others have a better right");
+        self.record(&request, Some(Rcode::SERVFAIL), "", cause, out.get(start..).unwrap_or_default());
     }
 
     fn finish(&self, request: Request<'_>, outcome: Outcome, out: &mut Vec<u8>) {
         let Request { query, wire, .. } = request;
         let observers = &self.block.observers;
+        let start = out.len();
         match outcome {
             Ok(answer) => {
-                let start = out.len();
                 request.write(&answer.response, out);
                 if let Some(arranger) = &self.block.arranger {
                     arranger.arrange(out, start);
@@ -480,21 +515,30 @@ impl Pending {
                 observe(observers, request, out, answer.response.rcode(), answer.from, None, || {
                     request.received.elapsed()
                 });
-                self.record(&request, Some(answer.response.rcode()), answer.from, None);
+                let reply = out.get(start..).unwrap_or_default();
+                self.record(&request, Some(answer.response.rcode()), answer.from, None, reply);
             }
             Err(failure) if failure.is_silence() => {
-                self.record(&request, None, failure.directive, Some(&failure.cause));
+                self.record(&request, None, failure.directive, Some(&failure.cause), &[]);
             }
             Err(failure) => {
                 request.write(&Response::empty(query, wire, failure.rcode), out);
                 observe(observers, request, out, failure.rcode, "", Some(&failure), || request.received.elapsed());
-                self.record(&request, Some(failure.rcode), failure.directive, Some(&failure.cause));
+                let reply = out.get(start..).unwrap_or_default();
+                self.record(&request, Some(failure.rcode), failure.directive, Some(&failure.cause), reply);
             }
         }
     }
 
-    /// Records a query that was not answered at once; the watchdog's are none.
-    fn record(&self, request: &Request<'_>, rcode: Option<Rcode>, answered_by: &'static str, cause: Option<&str>) {
+    /// Records a query that was not answered at once, and shows it; the watchdog's are none.
+    fn record(
+        &self,
+        request: &Request<'_>,
+        rcode: Option<Rcode>,
+        answered_by: &'static str,
+        cause: Option<&str>,
+        reply: &[u8],
+    ) {
         if request.query.qclass == Class::CH && probe::path(request.query).is_some() {
             return;
         }
@@ -502,6 +546,11 @@ impl Pending {
         let route = request.trail.map(|trail| trail.route()).unwrap_or_default();
         let query = Miss { asked: asked(request), began, took, rcode, answered_by, cause, route };
         self.listener.stats.record(|recorder| recorder.miss(&query));
+        if self.listener.taps.is_on() {
+            let asked = Some((query.asked.name, query.asked.qtype));
+            let ending = Ending { asked, rcode, answered_by, route, reason: cause, reply };
+            self.listener.show(request.wire, request.peer, began, &ending);
+        }
     }
 }
 

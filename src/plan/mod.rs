@@ -9,6 +9,7 @@ mod lookup;
 mod packet_cache;
 pub mod probe;
 mod scheme;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod zones;
@@ -28,6 +29,7 @@ use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
 use crate::metrics::Counter;
 use crate::query_stats::QueryStats;
+use crate::query_tap::QueryTaps;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -88,6 +90,7 @@ pub struct Listener {
     unmatched: Box<[Arc<dyn Observer>]>,
     panics: Counter,
     stats: Arc<QueryStats>,
+    taps: Arc<QueryTaps>,
     /// What the watchdog's probes are answered with, if there is a watchdog.
     generation: Option<u64>,
 }
@@ -113,6 +116,11 @@ struct Block {
 }
 
 impl Block {
+    /// Of the handler at a place in its chain; empty if there is none.
+    fn keyword(&self, handler: usize) -> &'static str {
+        self.chain.handlers.get(handler).map_or("", |handler| handler.keyword())
+    }
+
     /// One that has handlers and nothing else.
     fn of(handlers: Box<[Arc<dyn Handler>]>) -> Self {
         Self {

@@ -11,6 +11,7 @@ use crate::message::AddressRun;
 use crate::query_stats::Sampler;
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,6 +36,32 @@ pub struct PacketCache {
     packets: Vec<CachedPacket>,
     /// Chooses the worker's hits that are recorded.
     pub(super) sampler: Sampler,
+    /// For taps.
+    pub(super) last_handler: LastHandler,
+}
+
+/// The place in its chain of the handler that has answered last on the fast path, or said nothing: noted for each
+/// query, as that costs less than to ask who wants to know.
+pub(super) struct LastHandler(Cell<u32>);
+
+/// No handler. Not an `Option`, which is two instructions to write.
+const NO_HANDLER: u32 = u32::MAX;
+
+impl Default for LastHandler {
+    fn default() -> Self {
+        Self(Cell::new(NO_HANDLER))
+    }
+}
+
+impl LastHandler {
+    #[inline]
+    pub(super) fn note(&self, position: usize) {
+        self.0.set(position as u32);
+    }
+    /// `None` if none has since this was asked last.
+    pub(super) fn take(&self) -> Option<usize> {
+        Some(self.0.replace(NO_HANDLER)).filter(|position| *position != NO_HANDLER).map(|position| position as usize)
+    }
 }
 
 /// What is known of a request.
@@ -204,6 +231,12 @@ impl PacketCache {
         for slot in self.sets.iter_mut().flatten() {
             (slot.until, slot.is_cached) = (None, false);
         }
+    }
+
+    /// Whether all that this worker answers at once is to be shown to taps.
+    pub(crate) fn set_tapped(&self, is_tapped: bool) {
+        self.last_handler.take();
+        self.sampler.set_every(is_tapped);
     }
 
     #[cold]

@@ -1,5 +1,6 @@
 //! How clients speak with a listener: what the schemes of a server block's keys stand for.
 
+use crate::chain::Transport;
 use crate::corefile::{Diagnostics, Span};
 use crate::metrics::{Counter, Registry};
 use crate::net::tls::ServerTls;
@@ -127,6 +128,16 @@ impl ClientProtocol {
     /// True if it takes UDP sockets too.
     pub fn is_plain(&self) -> bool {
         matches!(self, Self::Plain)
+    }
+
+    /// What a query came over, in a word.
+    pub(super) fn label(&self, transport: Transport) -> &'static str {
+        match self {
+            Self::Plain | Self::Tls(None) => transport.label(),
+            Self::Tls(Some(_)) => "tls",
+            Self::Https(Https { tls: Some(_), .. }) => "https",
+            Self::Https(Https { tls: None, .. }) => "http",
+        }
     }
 
     /// What a person calls it.

@@ -35,8 +35,7 @@ fn each_name_with_a_hundredth_of_a_million_hits_is_told_as_exactly_as_is_promise
         // Zipf's law over ten thousand names, by inversion of its continuous form.
         let rank = 10_000_f64.powf(random.f64()) as usize;
         *exact.entry(rank).or_default() += 1;
-        if sampler.is_due() {
-            sampler.draw();
+        if sampler.is_due() && sampler.take() {
             let name = wire(&format!("n{rank}.example."));
             stats.record(|recorder| recorder.sample(&asked(&name, [10, 0, 0, 1]), Rcode::NOERROR));
         }
@@ -68,8 +67,7 @@ fn what_sampling_gets_wrong_is_as_much_as_is_said_and_to_neither_side() {
             let sampler = Sampler::with_seed(u64::from(seed) << 32 | 77);
             let mut counted = 0;
             for number in 0..CAME * every {
-                if sampler.is_due() {
-                    sampler.draw();
+                if sampler.is_due() && sampler.take() {
                     counted += if number % every == 0 { sampler::MEAN } else { 0 };
                 }
             }

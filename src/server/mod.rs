@@ -45,7 +45,7 @@ use crate::chain::Endpoint;
 use crate::datagrams;
 use crate::fairness::SharedFairness;
 use crate::metrics::Registry;
-use crate::plan::Listener;
+use crate::plan::{Listener, PacketCache};
 use crate::platform;
 use crate::threads::ThreadError;
 use connections::Connections;
@@ -115,6 +115,8 @@ pub struct Server<A: Dispatcher = Listener> {
     streams: Arc<Streams>,
     /// There is none before a plan has listeners for TLS or HTTPS.
     stream_worker: Option<Worker>,
+    /// All that is answered is shown to taps.
+    is_tapped: bool,
     bindings: HashMap<SocketAddr, Arc<Binding<A>>>,
     sockets: Sockets,
     http: Http,
@@ -165,6 +167,7 @@ impl<A: Dispatcher> Server<A> {
             connections,
             streams,
             stream_worker,
+            is_tapped: false,
             bindings,
             sockets,
             http,
@@ -185,18 +188,30 @@ impl<A: Dispatcher> Server<A> {
         self.shared.yielding.set(is_there);
     }
 
-    /// Has each worker let go of the replies in its packet cache, in a task between two others, so that none waits for
-    /// it. What is returned closes when the last one has.
+    /// Has each worker let go of the replies in its packet cache. What is returned closes when the last one has.
     pub(crate) fn flush_packets(&self) -> mpsc::Receiver<Infallible> {
-        let (flushing, flushed) = mpsc::channel(1);
+        self.on_each_worker(PacketCache::flush)
+    }
+
+    /// Whether each worker shows all that it answers to taps from now on. What is returned closes when the last one
+    /// does so.
+    pub(crate) fn set_tapped(&mut self, is_tapped: bool) -> mpsc::Receiver<Infallible> {
+        self.is_tapped = is_tapped;
+        self.on_each_worker(move |packets| packets.set_tapped(is_tapped))
+    }
+
+    /// Has each worker do something with its packet cache, in a task between two others, so that none waits for it.
+    /// What is returned closes when the last one has.
+    fn on_each_worker(&self, work: impl Fn(&mut PacketCache) + Clone + Send + 'static) -> mpsc::Receiver<Infallible> {
+        let (working, done) = mpsc::channel(1);
         for worker in self.workers.iter().chain(&self.stream_worker) {
-            let (state, flushing) = (worker.state.clone(), flushing.clone());
+            let (state, work, working) = (worker.state.clone(), work.clone(), working.clone());
             worker.runtime.spawn(async move {
-                state.packets().flush();
-                drop(flushing);
+                work(&mut state.packets());
+                drop(working);
             });
         }
-        flushed
+        done
     }
 
     /// What clients take, and how much of it they may.
@@ -317,6 +332,7 @@ impl<A: Dispatcher> Server<A> {
             Some(worker) => worker,
             None => {
                 let worker = Worker::start_as("streams", None, self.streams.new_state()).map_err(io::Error::other)?;
+                worker.state.packets().set_tapped(self.is_tapped);
                 self.streams.report_alive_on(&worker.runtime);
                 worker
             }

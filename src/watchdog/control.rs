@@ -1,6 +1,7 @@
 //! The messages between watchdog and server: one JSON document in each packet of a SOCK_SEQPACKET socket. Listening
 //! sockets are passed beside them ([`super::channel`]). Pure.
 
+use crate::chain::Level;
 use crate::server::ListenAddresses;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -28,6 +29,8 @@ pub enum ServerReport {
     Cache,
     /// The thread of its clients within TLS and HTTPS has had a turn.
     StreamsAlive,
+    /// A user wants lines of this level logged, and those above; `None`: as it is configured.
+    LogLevel { level: Option<Level> },
     /// Something it does for the node went wrong; counted in `coredns_nodecache_setup_errors_total` under this type.
     SetupError { errortype: String },
 }
@@ -55,6 +58,8 @@ pub enum Instruction {
     ExportCache,
     /// Whether a successor reads the sockets too, and is to have its share of what arrives though it may be second.
     Yield { is_on: bool },
+    /// Log lines of this level, and those above, as the server before was told to.
+    LogLevel { level: Level },
     /// Answer what has been received, and end. With `leave` another process reads the sockets on; else nobody does.
     Stop { leave: bool },
 }
@@ -125,7 +130,7 @@ fn cut(text: &mut String, octets: usize) {
 #[cfg(test)]
 mod tests {
     use super::{
-        Instruction, ListenAddresses, MAX_MESSAGE, MAX_TEXT, Message, MessageError, ServerReport, decode, encode,
+        Instruction, Level, ListenAddresses, MAX_MESSAGE, MAX_TEXT, Message, MessageError, ServerReport, decode, encode,
     };
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -137,6 +142,10 @@ mod tests {
         let scoped = (any::<std::net::Ipv6Addr>(), any::<u16>(), any::<u32>())
             .prop_map(|(ip, port, scope)| SocketAddrV6::new(ip, port, 0, scope).into());
         prop_oneof![plain, scoped]
+    }
+
+    fn level() -> impl Strategy<Value = Level> {
+        prop_oneof![Just(Level::Debug), Just(Level::Info), Just(Level::Warning), Just(Level::Error)]
     }
 
     fn report() -> impl Strategy<Value = ServerReport> {
@@ -153,6 +162,7 @@ mod tests {
             ".{0,200}".prop_map(|message| ServerReport::Failed { message }),
             Just(ServerReport::Cache),
             Just(ServerReport::StreamsAlive),
+            proptest::option::of(level()).prop_map(|level| ServerReport::LogLevel { level }),
             ".{0,200}".prop_map(|errortype| ServerReport::SetupError { errortype }),
         ]
     }
@@ -171,6 +181,7 @@ mod tests {
             Just(Instruction::Intercepted),
             Just(Instruction::ExportCache),
             any::<bool>().prop_map(|is_on| Instruction::Yield { is_on }),
+            level().prop_map(|level| Instruction::LogLevel { level }),
             any::<bool>().prop_map(|leave| Instruction::Stop { leave }),
         ]
     }

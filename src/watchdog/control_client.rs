@@ -3,6 +3,7 @@
 use super::channel::{Channel, ChannelError};
 use super::child::CONTROL_FD;
 use super::control::{Instruction, ServerReport};
+use crate::chain::Level;
 use crate::platform::take_inherited_descriptor;
 use crate::sandbox::{self, MissingLayer, SandboxError, SandboxLayers};
 use crate::server::{ListenAddresses, Sockets};
@@ -50,6 +51,8 @@ pub(crate) enum ServerCommand {
     ExportCache,
     /// Whether a successor reads the sockets too, and is to have its share of what arrives.
     Yield { is_on: bool },
+    /// Log lines of this level, and those above, as the server before was told to.
+    LogLevel { level: Level },
     /// Answer what has been received, and end. With `leave` another process reads the sockets on; else they are this
     /// process's own now.
     Stop { leave: bool },
@@ -215,6 +218,11 @@ impl ControlClient {
         self.report(&ServerReport::SetupError { errortype: errortype.to_owned() });
     }
 
+    /// Tells the watchdog what a user wants logged.
+    pub(crate) fn report_log_level(&self, level: Option<Level>) {
+        self.report(&ServerReport::LogLevel { level });
+    }
+
     /// Tells the watchdog that the thread of clients within TLS and HTTPS has had a turn.
     pub(crate) fn report_streams_alive(&self) {
         // A watchdog that does not read is stopped, and needs not know.
@@ -272,6 +280,7 @@ fn to_command(instruction: &Instruction) -> Option<ServerCommand> {
         Instruction::Intercepted => Some(ServerCommand::ProbeUpstreams),
         Instruction::ExportCache => Some(ServerCommand::ExportCache),
         Instruction::Yield { is_on } => Some(ServerCommand::Yield { is_on: *is_on }),
+        Instruction::LogLevel { level } => Some(ServerCommand::LogLevel { level: *level }),
         Instruction::Stop { leave } => Some(ServerCommand::Stop { leave: *leave }),
         Instruction::Hello { .. } | Instruction::Hold | Instruction::Sockets { .. } | Instruction::Refused { .. } => {
             None

@@ -28,6 +28,7 @@ const LAYERS: &[&str] = &[
     "net",
     "fairness",
     "query_stats",
+    "query_tap",
     "sandbox",
     "chain",
     "directives",

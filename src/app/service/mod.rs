@@ -13,8 +13,8 @@ use super::files;
 use super::load::LoadedCorefile;
 use super::log::Verbosity;
 use super::served_record::ServedRecord;
-use crate::admin::{AdminCommand, AdminContext};
-use crate::chain::{LineSink, MemoryBudget, ProcessContext};
+use crate::admin::{AdminCommand, AdminContext, Commands, LogLevelRequest};
+use crate::chain::{Level, LineSink, MemoryBudget, ProcessContext};
 use crate::directives::prometheus::ProcessMetrics;
 use crate::directives::reload::{ChangeDetector, ReloadMetrics};
 use crate::kube_dns::render::Rendered;
@@ -29,7 +29,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -163,21 +162,38 @@ impl Service {
     }
 
     /// What the admin socket is asked about, and how it tells this service what to do.
-    pub(super) fn admin_context(&self, commands: UnboundedSender<AdminCommand>) -> AdminContext {
+    pub(super) fn admin_context(&self, commands: Commands) -> AdminContext {
         AdminContext {
             reload_state: self.services.reload_state.clone(),
             cache_memory: self.services.cache_memory.clone(),
+            query_taps: self.services.query_taps.clone(),
             registry: self.services.registry.clone(),
             commands,
         }
     }
 
     /// Does what a user wants done.
-    pub(super) fn obey(&self, command: AdminCommand) {
+    pub(super) fn obey(&mut self, command: AdminCommand) {
         match command {
             // Who asked may wait no longer.
             AdminCommand::FlushPackets(told) => _ = told.send(self.server.flush_packets()),
+            // As it is by this time, whoever has said so.
+            AdminCommand::FollowTaps(told) => {
+                _ = told.send(self.server.set_tapped(self.services.query_taps.is_on()));
+            }
+            AdminCommand::LogLevel { request, user, tell } => {
+                if let LogLevelRequest::Set(level) = request {
+                    self.verbosity.set(level, &format!("user {user} has said so"));
+                    self.options.watchdog.report_log_level(level);
+                }
+                _ = tell.send(self.verbosity.levels());
+            }
         }
+    }
+
+    /// Logs as the server before was told to.
+    pub(super) fn set_log_level(&self, level: Level) {
+        self.verbosity.set(Some(level), "as of the server before");
     }
 
     /// What is recorded of queries.

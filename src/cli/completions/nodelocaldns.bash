@@ -31,6 +31,12 @@ _nodelocaldns() {
             nodelocaldns,fmt)
                 cmd="nodelocaldns__subcmd__fmt"
                 ;;
+            nodelocaldns,log-level)
+                cmd="nodelocaldns__subcmd__log__subcmd__level"
+                ;;
+            nodelocaldns,queries)
+                cmd="nodelocaldns__subcmd__queries"
+                ;;
             nodelocaldns,render)
                 cmd="nodelocaldns__subcmd__render"
                 ;;
@@ -62,7 +68,7 @@ _nodelocaldns() {
 
     case "${cmd}" in
         nodelocaldns)
-            opts="-p -V -h --conf --corefile --dns.port --pidfile --quiet --log-format --plugins --version --metrics-listen-address --status-page --status-names --admin-socket --workers --cache-memory --handover --localip --setupinterface --interfacename --setupiptables --interception --syncinterval --probe-mark --fallback --fallback-mark --health-port --skipteardown --basecorefile --kubednscm --upstreamsvc --prometheus-listen-address --reloadwithsignal --help check fmt render teardown sleep doctor completions cache top"
+            opts="-p -V -h --conf --corefile --dns.port --pidfile --quiet --log-format --plugins --version --metrics-listen-address --status-page --status-names --admin-socket --workers --cache-memory --handover --localip --setupinterface --interfacename --setupiptables --interception --syncinterval --probe-mark --fallback --fallback-mark --health-port --skipteardown --basecorefile --kubednscm --upstreamsvc --prometheus-listen-address --reloadwithsignal --help check fmt render teardown sleep doctor completions cache log-level queries top"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -410,6 +416,78 @@ _nodelocaldns() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodelocaldns__subcmd__log__subcmd__level)
+            opts="-h --admin-socket --output --help debug info warning error default"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin-socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodelocaldns__subcmd__queries)
+            opts="-h --client --name --rcode --type --slower-than --limit --output --pcap --admin-socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rcode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --type)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --slower-than)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --pcap)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

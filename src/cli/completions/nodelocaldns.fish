@@ -36,7 +36,7 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -s V -l version 
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l metrics-listen-address -d 'Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l status-page -d 'Serve a page at / and /status.json where the metrics are: who asks for what, what fails and what is slow [default: true]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l status-names -d 'Show names and clients on it to everybody, not only to who asks from this node [default: false]' -r
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l admin-socket -d 'What the admin socket is called, at which `nodelocaldns cache` asks, or `off` for none [default: the first address of -localip]' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l admin-socket -d 'What the admin socket is called, at which `nodelocaldns cache`, `queries` and `log-level` ask, or `off` for none [default: the first address of -localip]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l workers -d 'Worker threads; by default one for each processor this process may use' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l cache-memory -d 'Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup\'s limit, at most 256MiB' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l handover -d 'Socket in a folder that both see, at which a new instance takes over the old one\'s sockets and cache' -r -F
@@ -68,6 +68,8 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "sleep" -d
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "doctor" -d 'Say whether this node\'s queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if nothing is wrong, 1 if something is, 3 if nothing wrong was seen but not everything could be looked at'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "completions" -d 'Print a script that has a shell complete command lines: `source <(nodelocaldns completions bash)`'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "cache" -d 'Look into the caches of the server that runs here, or let answers go. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "log-level" -d 'Print how much the server that runs here logs, and its watchdog, or have both log more or less until the program ends. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "queries" -d 'Show what the server that runs here is asked, query by query, as it is answered. Asks as root, or as the user who has started the server. Ends with Ctrl-C, at the limit, or with the server. Exit status 0, or 1 if the server has ended or does not show it'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "top" -d 'Show what the node\'s agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the last line names the keys. Exit status of --once: 0 if the agent says it, else 1'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l strict -d 'Warnings are errors'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l portable -d 'Warn of what node-cache does not take, for the day that you go back to it'
@@ -126,6 +128,21 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __f
 json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from flush" -l zone -d 'Those of all names below it too'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and __fish_seen_subcommand_from flush" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand log-level" -l admin-socket -d 'What the server\'s admin socket is called, where there are several' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand log-level" -l output -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand log-level" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l client -d 'Only those of these clients: addresses or prefixes, such as 10.244.1.7 or 10.244.0.0/16' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l name -d 'Only for names like this: `*` stands for any octets, `?` for one, such as \'*.internal\'' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l rcode -d 'Only those answered with these codes, such as NXDOMAIN,SERVFAIL' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l type -d 'Only those for these types, such as AAAA' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l slower-than -d 'Only those that took longer: seconds, or a duration such as 50ms' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l limit -d 'End after so many' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l output -d 'How to print; docs/queries.md has the fields of json' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l pcap -d 'Write queries and replies as packets instead, for Wireshark and tcpdump, to a file or, with `-`, to standard output' -r -F
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l admin-socket -d 'What the server\'s admin socket is called, where there are several' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l output -d 'How to print; docs/status.md has the fields of json' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l from -d 'Where the agent serves it, such as through a port-forward' -r

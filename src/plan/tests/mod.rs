@@ -2,6 +2,7 @@
 
 mod clients;
 mod records;
+mod taps;
 mod views;
 
 use super::{Dispatch, Listener, Plan, PlanConfig, configure};
@@ -78,6 +79,7 @@ fn listener_of(
         unmatched: Box::new([]),
         panics: process.panics.clone(),
         stats: process.query_stats.clone(),
+        taps: process.query_taps.clone(),
         generation: None,
     })
 }

@@ -33,7 +33,7 @@ async fn a_message_that_is_no_query_is_recorded_with_its_client_and_why() {
 }
 
 /// Has a stale answer, without a record.
-struct Stale;
+pub(super) struct Stale;
 
 impl Handler for Stale {
     fn keyword(&self) -> &'static str {

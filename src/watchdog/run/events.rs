@@ -47,6 +47,9 @@ impl Watchdog {
                 }
                 self.server = Some(server);
                 self.pass_owner();
+                if let Some(level) = self.log_level {
+                    self.tell(&Instruction::LogLevel { level });
+                }
                 if self.is_yielding {
                     self.tell(&Instruction::Yield { is_on: true });
                 }
@@ -65,7 +68,7 @@ impl Watchdog {
         let listening = admin::listen(self.admin_label.as_deref()?);
         let told = listening.inspect_err(|error| {
             tracing::warn!(
-                "watchdog: there is no admin socket, so `nodelocaldns cache` cannot ask this server: {error}"
+                "watchdog: there is no admin socket, so `nodelocaldns cache`, `queries` and `log-level` cannot ask this server: {error}"
             );
         });
         told.ok()
@@ -188,6 +191,10 @@ impl Watchdog {
                 let first = message.lines().next().unwrap_or_default();
                 tracing::debug!("watchdog: the server refuses its configuration: {first}");
                 self.handle(Event::ConfigurationRefused, node);
+            }
+            ServerEvent::Report(ServerReport::LogLevel { level }) => {
+                self.log_level = level;
+                (self.set_log_level)(level);
             }
             ServerEvent::Report(ServerReport::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
             ServerEvent::Report(ServerReport::Cache) => {

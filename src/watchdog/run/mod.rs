@@ -19,7 +19,7 @@ use super::node_thread::{Interceptor, NodeThread};
 use super::probe::{Complaints, ProbeOutcome};
 use super::state::{Event, Exit, ProbeTarget, StateMachine, Timing};
 use super::status::WatchdogStatus;
-use crate::chain::LineSink;
+use crate::chain::{Level, LineSink};
 use crate::node::Interception;
 use crate::plan::probe::ProbePath;
 use crate::server::Sockets;
@@ -62,7 +62,12 @@ pub(crate) struct WatchdogSettings {
     pub status_page: StatusPage,
     /// What each server's admin socket is called; `None`: it has none.
     pub admin_label: Option<String>,
+    /// Has this process log lines of a level, and those above; `None`: as it does by itself.
+    pub set_log_level: SetLogLevel,
 }
+
+/// Sets the level of the watchdog's log.
+pub(crate) type SetLogLevel = Box<dyn Fn(Option<Level>) + Send>;
 
 /// What serves files to a server, in the present runtime.
 pub(crate) type ServeFiles = Box<dyn Fn(Channel) + Send>;
@@ -127,6 +132,8 @@ pub(crate) async fn run(
         cache: None,
         owner: None,
         admin_label: settings.admin_label,
+        set_log_level: settings.set_log_level,
+        log_level: None,
         offer_by: None,
         is_yielding: false,
         report_probe,
@@ -238,6 +245,9 @@ struct Watchdog {
     /// What the rules last as long as ([`Interceptor::take_owner`]).
     owner: Option<OwnedFd>,
     admin_label: Option<String>,
+    set_log_level: SetLogLevel,
+    /// What a user wants logged.
+    log_level: Option<Level>,
     /// A successor has asked, and is offered everything by then at the latest.
     offer_by: Option<Instant>,
     /// A successor has been given the sockets, and reads them.
