@@ -158,7 +158,7 @@ fn flushes_in_the_midst_of_queries_cost_nobody_an_answer() {
     let mut flushes = 0;
     while flushes < 20 || began.elapsed() < Duration::from_secs(3) {
         let mut stream = scene.connect();
-        stream.write_all(b"{\"flush\":\"all\"}\n").expect("it reads");
+        stream.write_all(b"{\"cache\":{\"flush\":\"all\"}}\n").expect("it reads");
         let answer = read(stream);
         assert!(answer.starts_with("{\"done\":{\"flushed\":"), "{answer}");
         flushes += 1;
@@ -192,7 +192,7 @@ fn a_request_that_is_none_or_endless_and_readers_that_do_not_read_keep_nobody_ou
     let deaf: Vec<UnixStream> = (0..PLACES)
         .map(|_| {
             let mut stream = scene.connect();
-            stream.write_all(b"{\"list\":{\"limit\":10000}}\n").expect("it reads");
+            stream.write_all(b"{\"cache\":{\"list\":{\"limit\":10000}}}\n").expect("it reads");
             stream
         })
         .collect();
@@ -212,7 +212,7 @@ fn a_stranger_gets_no_word_and_thousands_of_his_connections_keep_neither_root_no
         let (mut open, mut words) = (VecDeque::new(), 0);
         for _ in 0..CONNECTIONS {
             let Ok(mut stream) = UnixStream::connect_addr(&address) else { continue };
-            _ = stream.write_all(b"\"stats\"\n");
+            _ = stream.write_all(b"{\"cache\":\"stats\"}\n");
             open.push_back(stream);
             // More than the server has waiting for it.
             if open.len() > 100

@@ -1,7 +1,9 @@
 //! Who asks: finds the server on this machine that is meant, and makes sure that it is one.
 
-use super::protocol::{AdminReply, CacheRequest, line};
+use super::explain::ExplainRequest;
+use super::protocol::{AdminReply, AdminRequest, CacheRequest, line};
 use super::socket::{SocketName, SocketPeer, listening, stream_socket};
+use crate::plan::ExplainReport;
 use rustix::net::connect as connect_to;
 use socket2::SockRef;
 use std::collections::BTreeSet;
@@ -130,7 +132,20 @@ impl AdminConnection {
     ///
     /// # Errors
     /// The server says why it cannot be had, or does not say anything.
-    pub(crate) fn ask(mut self, request: &CacheRequest) -> Result<serde_json::Value, AdminError> {
+    pub(crate) fn ask(self, request: &CacheRequest) -> Result<serde_json::Value, AdminError> {
+        self.exchange(&AdminRequest::Cache(request.clone()))
+    }
+
+    /// Asks what would become of a question, and returns the answer.
+    ///
+    /// # Errors
+    /// As for [`AdminConnection::ask`], or the answer is of another build.
+    pub(crate) fn explain(self, request: &ExplainRequest) -> Result<ExplainReport, AdminError> {
+        let answer = self.exchange(&AdminRequest::Explain(request.clone()))?;
+        serde_json::from_value(answer).map_err(|_| AdminError::Unreadable)
+    }
+
+    fn exchange(mut self, request: &AdminRequest) -> Result<serde_json::Value, AdminError> {
         self.send(request)?;
         let Some(line) = self.next_line()? else { return Err(AdminError::Refused) };
         match serde_json::from_slice(&line).map_err(|_| AdminError::Unreadable)? {
@@ -139,7 +154,7 @@ impl AdminConnection {
         }
     }
 
-    fn send(&mut self, request: &CacheRequest) -> Result<(), AdminError> {
+    fn send(&mut self, request: &AdminRequest) -> Result<(), AdminError> {
         let octets = line(request).map_err(io::Error::from)?;
         match self.0.get_mut().write_all(&octets) {
             // It has closed already, and may have said why.

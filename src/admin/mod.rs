@@ -5,15 +5,19 @@
 //! that the program was started by. Each server has a name of its own ([`socket`]), so none waits for another's, and
 //! the name is gone with the server.
 //!
-//! A connection carries one request and its answer, both lines of JSON ([`protocol`]). docs/admin.md is what users
-//! read.
+//! A connection carries one request and its answer, both lines of JSON ([`protocol`]). docs/admin.md and
+//! docs/explain.md are what users read.
 
 mod client;
+mod command;
+mod explain;
 mod protocol;
 mod server;
 mod socket;
 
 pub(crate) use client::connect;
+pub(crate) use command::{AdminCommand, Commands};
+pub(crate) use explain::ExplainRequest;
 pub(crate) use protocol::{CacheRequest, FlushTarget};
-pub(crate) use server::{AdminCommand, AdminContext, serve};
+pub(crate) use server::{AdminContext, serve};
 pub(crate) use socket::{LABEL_OCTETS, is_label, listen};

@@ -1,6 +1,7 @@
 //! What is said over the admin socket: a request, then its answer, each in a line of JSON. Both ends are mostly of one
 //! build, but what comes from the other side is checked all the same. Pure.
 
+use super::explain::{ExplainRequest, ExplainTask};
 use crate::directives::cache::Selection;
 use crate::message::{LowerName, NameError, NamePattern, NamePatternError, RecordType};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ pub(super) const LONGEST_REQUEST: usize = 4096;
 /// Answers that are listed at most, whatever is asked.
 const MOST_ANSWERS: usize = 10_000;
 
-/// From who asks.
+/// From who asks about caches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum CacheRequest {
@@ -23,6 +24,14 @@ pub(crate) enum CacheRequest {
     Get { name: String, qtype: Option<u16> },
     /// Let answers go.
     Flush(FlushTarget),
+}
+
+/// A request: of one command or another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum AdminRequest {
+    Cache(CacheRequest),
+    Explain(ExplainRequest),
 }
 
 /// What is to be gone.
@@ -61,6 +70,13 @@ pub(super) enum RequestError {
 /// What is to be done, checked.
 #[derive(Debug)]
 pub(super) enum Task {
+    Cache(CacheTask),
+    Explain(ExplainTask),
+}
+
+/// What of the caches is wanted.
+#[derive(Debug)]
+pub(super) enum CacheTask {
     Stats,
     List {
         selection: Selection,
@@ -83,16 +99,20 @@ pub(super) fn line(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 
 /// Reads a request's line.
 pub(super) fn read_request(line: &[u8]) -> Result<Task, RequestError> {
-    Ok(match serde_json::from_slice::<CacheRequest>(line)? {
-        CacheRequest::Stats => Task::Stats,
+    let request = match serde_json::from_slice(line)? {
+        AdminRequest::Explain(request) => return Ok(Task::Explain(request.read()?)),
+        AdminRequest::Cache(request) => request,
+    };
+    Ok(Task::Cache(match request {
+        CacheRequest::Stats => CacheTask::Stats,
         CacheRequest::List { filter, limit } => {
             let pattern = filter.as_deref().map(NamePattern::parse).transpose()?;
             let selection = pattern.map_or(Selection::All, Selection::Pattern);
-            Task::List { selection, limit: limit.min(MOST_ANSWERS), has_records: false }
+            CacheTask::List { selection, limit: limit.min(MOST_ANSWERS), has_records: false }
         }
         CacheRequest::Get { name, qtype } => {
             let selection = Selection::Name(LowerName::parse(&name)?, qtype.map(RecordType));
-            Task::List { selection, limit: MOST_ANSWERS, has_records: true }
+            CacheTask::List { selection, limit: MOST_ANSWERS, has_records: true }
         }
         CacheRequest::Flush(target) => {
             let (selection, called) = match target {
@@ -108,33 +128,36 @@ pub(super) fn read_request(line: &[u8]) -> Result<Task, RequestError> {
                     (Selection::Zone(zone), called)
                 }
             };
-            Task::Flush { selection, called }
+            CacheTask::Flush { selection, called }
         }
-    })
+    }))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CacheRequest, FlushTarget, MOST_ANSWERS, Task, line, read_request};
+    use super::*;
     use proptest::prelude::*;
 
-    fn task(request: &CacheRequest) -> Task {
-        read_request(&line(request).unwrap()).unwrap()
+    fn task(request: &CacheRequest) -> CacheTask {
+        match read_request(&line(&AdminRequest::Cache(request.clone())).unwrap()).unwrap() {
+            Task::Cache(task) => task,
+            Task::Explain(_) => panic!("{request:?}"),
+        }
     }
 
     #[test]
     fn a_request_comes_out_as_it_went_in() {
-        assert!(matches!(task(&CacheRequest::Stats), Task::Stats));
+        assert!(matches!(task(&CacheRequest::Stats), CacheTask::Stats));
         let list = CacheRequest::List { filter: Some("*.internal".to_owned()), limit: usize::MAX };
-        assert!(matches!(task(&list), Task::List { limit: MOST_ANSWERS, has_records: false, .. }));
+        assert!(matches!(task(&list), CacheTask::List { limit: MOST_ANSWERS, has_records: false, .. }));
         let get = CacheRequest::Get { name: "a.example".to_owned(), qtype: Some(28) };
-        assert!(matches!(task(&get), Task::List { has_records: true, .. }));
+        assert!(matches!(task(&get), CacheTask::List { has_records: true, .. }));
         for (target, expected) in [
             (FlushTarget::All, "all answers"),
             (FlushTarget::Name("A.\\027[31m".to_owned()), "answers for a.\\027[31m."),
             (FlushTarget::Zone("Example".to_owned()), "answers for example. and all below it"),
         ] {
-            let Task::Flush { called, .. } = task(&CacheRequest::Flush(target)) else { panic!("{expected}") };
+            let CacheTask::Flush { called, .. } = task(&CacheRequest::Flush(target)) else { panic!("{expected}") };
             assert_eq!(called, expected);
         }
     }
@@ -143,10 +166,15 @@ mod tests {
     fn what_is_no_request_is_refused_with_what_is_wrong() {
         for (wrong, expected) in [
             (&b"{}"[..], "not a request"),
-            (b"\"stats\" x", "not a request"),
-            (br#"{"list":{"limit":1,"more":2}}"#, "not a request"),
-            (br#"{"get":{"name":"a..b"}}"#, "the name cannot be read"),
-            (br#"{"flush":{"name":""}}"#, "the name cannot be read"),
+            (b"{\"cache\":\"stats\"} x", "not a request"),
+            (br#"{"cache":{"list":{"limit":1,"more":2}}}"#, "not a request"),
+            (br#"{"cache":{"get":{"name":"a..b"}}}"#, "the name cannot be read"),
+            (br#"{"cache":{"flush":{"name":""}}}"#, "the name cannot be read"),
+            (
+                br#"{"explain":{"name":"a..b","qtype":1,"client":null,"server":null,"asks":false}}"#,
+                "the name cannot be read",
+            ),
+            (br#"{"explain":{"name":"a","qtype":1,"client":"x","server":null,"asks":false}}"#, "not a request"),
             (b"\xff", "not a request"),
             (b"", "not a request"),
         ] {
@@ -167,8 +195,11 @@ mod tests {
         ) {
             _ = read_request(&octets);
             let list = CacheRequest::List { filter: Some(text.clone()), limit: 1 };
-            _ = read_request(&line(&list).unwrap());
-            _ = read_request(&line(&CacheRequest::Flush(FlushTarget::Zone(text))).unwrap());
+            let flush = CacheRequest::Flush(FlushTarget::Zone(text.clone()));
+            let explain = ExplainRequest { name: text, qtype: 1, client: None, server: None, asks: false };
+            for request in [AdminRequest::Cache(list), AdminRequest::Cache(flush), AdminRequest::Explain(explain)] {
+                _ = read_request(&line(&request).unwrap());
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The server's end: a thread with a runtime of its own, a bounded number of connections, and a deadline for each step.
 
-use super::protocol::{AdminReply, LONGEST_REQUEST, Task, line, read_request};
+use super::command::{AdminCommand, COMMAND_PATIENCE, Commands, carry_out};
+use super::explain::explain;
+use super::protocol::{AdminReply, CacheTask, LONGEST_REQUEST, Task, line, read_request};
 use super::socket::SocketPeer;
 use crate::chain::{MemoryBudget, ReloadState};
 use crate::directives::cache;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 /// Connections at a time; others are told so and let go.
@@ -31,22 +33,12 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// After an accept that failed for want of files or memory.
 const LONG_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the process's control thread may take to do what it is told.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the process's control thread is to do.
-#[derive(Debug)]
-pub(crate) enum AdminCommand {
-    /// Have the workers' packet caches let go of all; what is told closes when they have.
-    FlushPackets(oneshot::Sender<mpsc::Receiver<Infallible>>),
-}
-
 /// What is asked about.
 pub(crate) struct AdminContext {
     pub reload_state: Arc<ReloadState>,
     pub cache_memory: Arc<MemoryBudget>,
     pub registry: Registry,
-    pub commands: mpsc::UnboundedSender<AdminCommand>,
+    pub commands: Commands,
 }
 
 /// Everything that a connection needs.
@@ -127,7 +119,11 @@ impl AdminServer {
     async fn answer(&self, stream: &mut UnixStream, user: u32) -> io::Result<()> {
         let reply = match timeout(PATIENCE, read_line(stream)).await {
             Ok(request) => match read_request(&request?) {
-                Ok(task) => self.perform(task, user).await,
+                Ok(Task::Cache(task)) => self.perform(task, user).await,
+                Ok(Task::Explain(task)) => match explain(&task, &self.context.commands).await {
+                    Ok(report) => done(&report),
+                    Err(error) => AdminReply::Failed(error.to_string()),
+                },
                 Err(error) => AdminReply::Failed(error.to_string()),
             },
             Err(_late) => AdminReply::Failed(format!("no request has come within {} s", PATIENCE.as_secs())),
@@ -135,18 +131,19 @@ impl AdminServer {
         write(stream, &line(&reply)?).await
     }
 
-    async fn perform(&self, task: Task, user: u32) -> AdminReply {
+    async fn perform(&self, task: CacheTask, user: u32) -> AdminReply {
         let AdminContext { reload_state, cache_memory, .. } = &self.context;
         match task {
-            Task::Stats => done(&cache::stats(reload_state, cache_memory)),
-            Task::List { selection, limit, has_records } => {
+            CacheTask::Stats => done(&cache::stats(reload_state, cache_memory)),
+            CacheTask::List { selection, limit, has_records } => {
                 done(&cache::list(reload_state, Instant::now(), &selection, limit, has_records))
             }
-            Task::Flush { selection, called } => {
+            CacheTask::Flush { selection, called } => {
                 let flushed = cache::flush(reload_state, &selection);
                 self.flushes.increment();
                 tracing::info!("plugin/cache: user {user} has flushed {called}: {flushed} were kept");
-                match self.flush_packets().await {
+                // From then on a worker puts none of it into its packet cache.
+                match carry_out(&self.context.commands, AdminCommand::FlushPackets).await {
                     Some(()) => done(&Flushed { flushed }),
                     None => AdminReply::Failed(format!(
                         "{flushed} answers were flushed, but a worker has not said within {} s that it gives none of them: it may \
@@ -156,17 +153,6 @@ impl AdminServer {
                 }
             }
         }
-    }
-
-    /// After what the handlers keep is gone: from then on a worker puts none of it into its packet cache.
-    async fn flush_packets(&self) -> Option<()> {
-        let flush = async {
-            let (tell, told) = oneshot::channel();
-            self.context.commands.send(AdminCommand::FlushPackets(tell)).ok()?;
-            // Closes, and says nothing.
-            told.await.ok()?.recv().await.map_or(Some(()), |never| match never {})
-        };
-        timeout(COMMAND_PATIENCE, flush).await.ok().flatten()
     }
 }
 
@@ -217,6 +203,8 @@ async fn write(stream: &mut UnixStream, mut octets: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directives::cache::Selection;
+    use tokio::sync::mpsc;
 
     fn server(owner: u32) -> (AdminServer, mpsc::UnboundedReceiver<AdminCommand>) {
         let (commands, told) = mpsc::unbounded_channel();
@@ -253,10 +241,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_is_answered_one_that_is_none_is_refused_and_an_endless_one_is_not_read() {
-        assert!(matches!(answered(b"\"stats\"\n").await, Some(AdminReply::Done(_))));
+        assert!(matches!(answered(b"{\"cache\":\"stats\"}\n").await, Some(AdminReply::Done(_))));
         assert!(matches!(answered(b"nonsense\n").await, Some(AdminReply::Failed(_))));
         assert_eq!(answered(&[b'x'; 100_000]).await, None);
-        let Some(AdminReply::Failed(late)) = answered(b"\"stats\"").await else { panic!("it is late") };
+        let Some(AdminReply::Failed(late)) = answered(b"{\"cache\":\"stats\"}").await else { panic!("it is late") };
         assert!(late.contains("within 2 s"), "{late}");
     }
 
@@ -278,9 +266,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flush_is_done_when_all_workers_have_let_go_and_is_said_to_be_half_done_if_one_does_not() {
         let (server, mut told) = server(0);
-        let task = || read_request(br#"{"flush":"all"}"#).unwrap();
+        let task = || CacheTask::Flush { selection: Selection::All, called: "all answers".to_owned() };
         let worker = async {
-            let AdminCommand::FlushPackets(tell) = told.recv().await.unwrap();
+            let Some(AdminCommand::FlushPackets(tell)) = told.recv().await else { panic!("it flushes") };
             let (flushing, flushed) = mpsc::channel(1);
             tell.send(flushed).unwrap();
             sleep(Duration::from_secs(1)).await;

@@ -10,14 +10,14 @@ mod values;
 pub(crate) use completions::Shell;
 pub(crate) use doctor::Doctor;
 
-use crate::admin::{CacheRequest, FlushTarget};
+use crate::admin::{CacheRequest, ExplainRequest, FlushTarget};
 use crate::chain::LogFormat;
 use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
 use crate::watchdog::StatusPage;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use flags::{CacheCommand, Command, DoctorFlags, Flags, RenderFlags};
+use flags::{CacheCommand, Command, DoctorFlags, ExplainFlags, Flags, RenderFlags};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -82,6 +82,8 @@ pub(crate) enum Invocation {
         request: CacheRequest,
         socket: AdminTarget,
     },
+    /// `explain`: say what a server would do with a question.
+    Explain(Box<Explain>),
     /// `-plugins`
     ListDirectives,
     /// `-version`
@@ -115,6 +117,23 @@ pub(crate) struct AdminTarget {
     /// What its admin socket is called; `None`: the only one there is.
     pub label: Option<String>,
     pub output: OutputFormat,
+}
+
+/// What is to be explained, and how that is printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Explain {
+    pub request: ExplainRequest,
+    pub of: ExplainOf,
+    pub output: OutputFormat,
+}
+
+/// Whose plan is explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ExplainOf {
+    /// That of a server that runs here; `None`: the only one there is.
+    Server { label: Option<String> },
+    /// That of a Corefile, whose server blocks that name no port have this one.
+    Corefile { path: PathBuf, dns_port: u16 },
 }
 
 /// What a server's admin socket is called (`--admin-socket`).
@@ -271,6 +290,7 @@ impl Invocation {
                 return Ok(Self::Top { how, from });
             }
             Some(Command::Cache(command)) => return Ok(cache(command)),
+            Some(Command::Explain(flags)) => return Ok(Self::Explain(Box::new(explain(*flags)))),
             None => {}
         }
         if flags.version.unwrap_or(false) {
@@ -312,6 +332,16 @@ fn cache(command: CacheCommand) -> Invocation {
         }
     };
     Invocation::Cache { request, socket: AdminTarget { label: flags.admin_socket, output: flags.output } }
+}
+
+fn explain(flags: ExplainFlags) -> Explain {
+    let ExplainFlags { name, qtype, client, server, ask, conf, dns_port, admin } = flags;
+    let request = ExplainRequest { name: name.to_string(), qtype: qtype.0, client, server, asks: ask };
+    let of = match conf {
+        Some(path) => ExplainOf::Corefile { path, dns_port: dns_port.unwrap_or(DEFAULT_PORT) },
+        None => ExplainOf::Server { label: admin.admin_socket },
+    };
+    Explain { request, of, output: admin.output }
 }
 
 fn doctor(flags: DoctorFlags) -> Doctor {

@@ -13,7 +13,7 @@ use super::files;
 use super::load::LoadedCorefile;
 use super::log::Verbosity;
 use super::served_record::ServedRecord;
-use crate::admin::{AdminCommand, AdminContext};
+use crate::admin::{AdminCommand, AdminContext, Commands};
 use crate::chain::{LineSink, MemoryBudget, ProcessContext};
 use crate::directives::prometheus::ProcessMetrics;
 use crate::directives::reload::{ChangeDetector, ReloadMetrics};
@@ -29,7 +29,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -163,7 +162,7 @@ impl Service {
     }
 
     /// What the admin socket is asked about, and how it tells this service what to do.
-    pub(super) fn admin_context(&self, commands: UnboundedSender<AdminCommand>) -> AdminContext {
+    pub(super) fn admin_context(&self, commands: Commands) -> AdminContext {
         AdminContext {
             reload_state: self.services.reload_state.clone(),
             cache_memory: self.services.cache_memory.clone(),
@@ -177,6 +176,7 @@ impl Service {
         match command {
             // Who asked may wait no longer.
             AdminCommand::FlushPackets(told) => _ = told.send(self.server.flush_packets()),
+            AdminCommand::Listeners(told) => _ = told.send(self.plan.listeners.clone()),
         }
     }
 
