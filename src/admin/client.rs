@@ -1,9 +1,11 @@
 //! Who asks: finds the server on this machine that is meant, and makes sure that it is one.
 
+use super::explain::ExplainRequest;
 use super::protocol::{
     AdminReply, AdminRequest, CacheRequest, LogLevelRequest, LogLevels, QueriesLine, QueriesRequest, line,
 };
 use super::socket::{SocketName, SocketPeer, listening, stream_socket};
+use crate::plan::ExplainReport;
 use rustix::net::connect as connect_to;
 use socket2::SockRef;
 use std::collections::BTreeSet;
@@ -144,6 +146,15 @@ impl AdminConnection {
     /// As of [`AdminConnection::ask_cache`].
     pub(crate) fn log_level(self, request: LogLevelRequest) -> Result<LogLevels, AdminError> {
         let answer = self.ask(&AdminRequest::LogLevel(request))?;
+        serde_json::from_value(answer).map_err(|_| AdminError::Unreadable)
+    }
+
+    /// Asks what would become of a question, and returns the answer.
+    ///
+    /// # Errors
+    /// As of [`AdminConnection::ask_cache`].
+    pub(crate) fn explain(self, request: &ExplainRequest) -> Result<ExplainReport, AdminError> {
+        let answer = self.ask(&AdminRequest::Explain(request.clone()))?;
         serde_json::from_value(answer).map_err(|_| AdminError::Unreadable)
     }
 

@@ -1,7 +1,9 @@
 //! What the thread of the admin socket has the process's control thread do.
 
 use super::protocol::{LogLevelRequest, LogLevels};
+use crate::plan::Listener;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -21,6 +23,8 @@ pub(crate) enum AdminCommand {
     FollowTaps(Told),
     /// Log more or less, if that is wanted by this user, and say what is logged.
     LogLevel { request: LogLevelRequest, user: u32, tell: oneshot::Sender<LogLevels> },
+    /// Give the listeners of the plan that serves.
+    Listeners(oneshot::Sender<Vec<Arc<Listener>>>),
 }
 
 /// The process's control thread, as it is told.
@@ -40,4 +44,9 @@ pub(super) async fn carry_out(commands: &Commands, command: fn(Told) -> AdminCom
         ask(commands, command).await?.recv().await.map_or(Some(()), |never| match never {})
     };
     timeout(COMMAND_PATIENCE, work).await.ok().flatten()
+}
+
+/// The listeners of the plan that serves. `None`: not within [`COMMAND_PATIENCE`].
+pub(super) async fn listeners(commands: &Commands) -> Option<Vec<Arc<Listener>>> {
+    ask(commands, AdminCommand::Listeners).await
 }

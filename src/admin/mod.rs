@@ -6,10 +6,12 @@
 //! the name is gone with the server.
 //!
 //! A connection carries one request and its answer, both lines of JSON ([`protocol`]), or, where queries are shown
-//! ([`queries`]), many lines until one side ends it. docs/admin.md and docs/queries.md are what users read.
+//! ([`queries`]), many lines until one side ends it. docs/admin.md, docs/queries.md and docs/explain.md are
+//! what users read.
 
 mod client;
 mod command;
+mod explain;
 mod lines;
 mod protocol;
 mod queries;
@@ -18,6 +20,7 @@ mod socket;
 
 pub(crate) use client::{AdminError, QueriesStream, connect};
 pub(crate) use command::{AdminCommand, Commands};
+pub(crate) use explain::ExplainRequest;
 pub(crate) use protocol::{
     CacheRequest, FlushTarget, LogLevelRequest, LogLevels, QueriesLine, QueriesRequest, QueriesSummary,
 };

@@ -2,6 +2,7 @@
 //! has more lines than one. Both ends are mostly of one build, but what comes from the other side is checked all the
 //! same. Pure.
 
+use super::explain::{ExplainRequest, ExplainTask};
 use crate::chain::Level;
 use crate::directives::cache::Selection;
 use crate::message::{LowerName, NameError, NamePattern, NamePatternError, RecordType};
@@ -44,6 +45,7 @@ pub(crate) struct QueriesRequest {
 #[serde(rename_all = "snake_case")]
 pub(super) enum AdminRequest {
     Cache(CacheRequest),
+    Explain(ExplainRequest),
     Queries(QueriesRequest),
     LogLevel(LogLevelRequest),
 }
@@ -132,6 +134,7 @@ pub(super) enum RequestError {
 #[derive(Debug)]
 pub(super) enum Task {
     Cache(CacheTask),
+    Explain(ExplainTask),
     Queries(QueriesTask),
     LogLevel(LogLevelRequest),
 }
@@ -177,6 +180,7 @@ pub(super) fn read_request(line: &[u8]) -> Result<Task, RequestError> {
             return Ok(Task::Queries(QueriesTask { filter: TapFilter::read(&filter)?, called, limit, has_messages }));
         }
         AdminRequest::LogLevel(request) => return Ok(Task::LogLevel(request)),
+        AdminRequest::Explain(request) => return Ok(Task::Explain(request.read()?)),
         AdminRequest::Cache(request) => request,
     };
     Ok(Task::Cache(match request {
@@ -277,6 +281,11 @@ mod tests {
                 br#"{"queries":{"filter":{"rcodes":["x"]},"limit":null,"has_messages":false}}"#,
                 "`x` is no response code",
             ),
+            (
+                br#"{"explain":{"name":"a..b","qtype":1,"client":null,"server":null,"asks":false}}"#,
+                "the name cannot be read",
+            ),
+            (br#"{"explain":{"name":"a","qtype":1,"client":"x","server":null,"asks":false}}"#, "not a request"),
             (b"\xff", "not a request"),
             (b"", "not a request"),
         ] {
@@ -299,9 +308,15 @@ mod tests {
             let list = CacheRequest::List { filter: Some(text.clone()), limit: 1 };
             let flush = CacheRequest::Flush(FlushTarget::Zone(text.clone()));
             let (clients, name) = (vec![text.clone()], Some(text.clone()));
+            let explain = ExplainRequest { name: text.clone(), qtype: 1, client: None, server: None, asks: false };
             let filter = FilterText { clients, name, rcodes: vec![text], ..FilterText::default() };
             let queries = QueriesRequest { filter, limit: None, has_messages: false };
-            for request in [AdminRequest::Cache(list), AdminRequest::Cache(flush), AdminRequest::Queries(queries)] {
+            for request in [
+                AdminRequest::Cache(list),
+                AdminRequest::Cache(flush),
+                AdminRequest::Explain(explain),
+                AdminRequest::Queries(queries),
+            ] {
                 _ = read_request(&line(&request).unwrap());
             }
         }

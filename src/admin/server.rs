@@ -1,6 +1,7 @@
 //! The server's end: a thread with a runtime of its own, a bounded number of connections, and a deadline for each step.
 
 use super::command::{AdminCommand, COMMAND_PATIENCE, Commands, ask, carry_out};
+use super::explain::explain;
 use super::lines::{read_line, write};
 use super::protocol::{AdminReply, CacheTask, Task, line, read_request};
 use super::queries;
@@ -122,6 +123,10 @@ impl AdminServer {
         let reply = match timeout(PATIENCE, read_line(stream)).await {
             Ok(request) => match read_request(&request?) {
                 Ok(Task::Cache(task)) => self.perform(task, user).await,
+                Ok(Task::Explain(task)) => match explain(&task, &self.context.commands).await {
+                    Ok(report) => done(&report),
+                    Err(error) => AdminReply::Failed(error.to_string()),
+                },
                 Ok(Task::Queries(wanted)) => {
                     let AdminContext { query_taps, commands, .. } = &self.context;
                     return queries::show(stream, wanted, query_taps, commands, user).await;

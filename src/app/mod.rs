@@ -1,5 +1,5 @@
 //! The commands of the program, made of the modules above: serve, check, fmt, render, doctor, teardown, top, cache,
-//! queries, log-level.
+//! explain, queries, log-level.
 
 mod admin;
 mod banner;
@@ -9,6 +9,7 @@ mod configuration_files;
 mod configuration_parts;
 mod corefile_template;
 mod doctor;
+mod explain;
 mod fallback_plan;
 #[doc(hidden)]
 pub mod files;
@@ -81,6 +82,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Invocation::Completions(shell) => print_completions(shell),
         Invocation::Top { how, from } => top::run(how, &from),
         Invocation::Cache { request, socket } => admin::ask_cache(&request, &socket),
+        Invocation::Explain(command) => explain::explain(&command),
         Invocation::LogLevel { request, socket } => admin::log_level(request, &socket),
         Invocation::Queries(command) => queries::watch(&command),
         Invocation::ListDirectives => print_directives(),

@@ -1,7 +1,7 @@
 //! A question that a directive asks this server itself, as a client of the same listen address would: any block may
 //! answer it.
 
-use super::{Failure, Outcome, OwnedRequest, Request};
+use super::{Course, Explanation, Failure, Outcome, OwnedRequest, Request};
 use futures_util::future::BoxFuture;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,6 +11,9 @@ pub trait Resolver: Send + Sync {
     /// Runs the chain of the block whose zone has the name, from its first handler. [`Request::server_index`] and
     /// [`Request::zone`] need not be right.
     fn resolve<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Outcome>;
+
+    /// What [`Resolver::resolve`] would do, without asking anybody ([`super::Handler::explain`]).
+    fn explain(&self, request: &Request<'_>, explanation: &mut Explanation) -> Course;
 }
 
 /// The listen addresses of a block, by [`Request::server_index`]. They live as long as their plan serves, or is asked
@@ -64,6 +67,14 @@ impl Lookup {
         };
         ASKED.scope(asked, listener.resolve(request.borrow())).await
     }
+
+    /// What becomes of a question that [`Lookup::ask`] would be asked, without asking anybody.
+    pub(crate) fn explain(&self, request: &OwnedRequest, explanation: &mut Explanation) -> Course {
+        match self.0.get(request.server_index).and_then(Weak::upgrade) {
+            Some(listener) if explanation.count_question() => listener.explain(&request.borrow(), explanation),
+            _ => Course::Known(Err(Failure::servfail("", "it is not asked: it leads to too many questions"))),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +90,10 @@ mod tests {
         fn resolve<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Outcome> {
             Box::pin(async move { self.0.get().unwrap().ask(&request.to_owned(), "test").await })
         }
+
+        fn explain(&self, request: &Request<'_>, explanation: &mut Explanation) -> Course {
+            self.0.get().unwrap().explain(&request.to_owned(), explanation)
+        }
     }
 
     /// Asks twice for what it is asked.
@@ -92,6 +107,10 @@ mod tests {
                 _ = lookup.ask(&request.to_owned(), "test").await;
                 lookup.ask(&request.to_owned(), "test").await
             })
+        }
+
+        fn explain(&self, request: &Request<'_>, explanation: &mut Explanation) -> Course {
+            self.0.get().unwrap().explain(&request.to_owned(), explanation)
         }
     }
 

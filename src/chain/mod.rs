@@ -12,6 +12,7 @@ mod clock;
 mod config;
 mod data_file;
 mod endpoint;
+mod explanation;
 mod format;
 mod host_name;
 mod line_sink;
@@ -44,6 +45,7 @@ pub use config::{Interfaces, Loaders};
 pub(crate) use data_file::{DataFilePoll, DataFiles};
 pub(crate) use endpoint::{AnswerAll, AnswerEach, AskMetrics, AskStatus, Document, HttpAnswers, NoStatus};
 pub use endpoint::{Endpoint, HttpAnswer};
+pub(crate) use explanation::{BlockDirective, Course, DirectiveRole, Effect, Explanation, Following, Step};
 pub(crate) use format::{COMMON, Differing, Format, PacketFormat, placeholders};
 pub(crate) use host_name::host_name;
 pub(crate) use line_sink::LineSink;
@@ -179,6 +181,11 @@ pub trait Handler: Send + Sync {
         }
     }
 
+    /// Says what [`Handler::serve`] would do with this request, and why, in `explanation`; where it would hand it on,
+    /// has `rest` say the same of the request as it goes on. Gives what becomes of it. Asks nobody, counts nothing, and
+    /// marks nothing as used. May take as long as the slow path does on the processor.
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course;
+
     /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request. Dropped halfway where the
     /// request loses its place to another client's, so whatever it has begun ends or goes on without it.
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome>;
@@ -200,6 +207,9 @@ pub type HitCounters = SmallVec<[Arc<dyn HitCounter>; 3]>;
 /// one: also those that are given again from a cache. The block's observers see a reply as it goes to the
 /// client.
 pub trait Arranger: Send + Sync {
+    /// What it does with replies, in a line.
+    fn explain(&self) -> String;
+
     /// `reply[start..]` is a whole reply. May not make it longer. Must not block.
     fn arrange(&self, reply: &mut Vec<u8>, start: usize);
 
@@ -218,6 +228,9 @@ pub trait Arranger: Send + Sync {
 
 /// Sees every finished exchange of a block, of either path.
 pub trait Observer: Send + Sync {
+    /// What it would do once this request is answered, in a line. Counts nothing.
+    fn explain(&self, request: &Request<'_>) -> String;
+
     /// Must not block. Called on the worker's thread, right after the reply's octets are ready.
     fn observe(&self, exchange: &Exchange<'_>);
 

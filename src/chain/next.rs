@@ -28,7 +28,7 @@ impl Chain {
     }
     /// Why a query that every handler handed on has no answer, in the reference's words: `errors { consolidate }`
     /// matches on them.
-    fn unanswered(&self) -> String {
+    pub(super) fn unanswered(&self) -> String {
         match self.handlers.last() {
             Some(last) => format!("plugin/{}: no next plugin found", last.keyword()),
             None => "no next plugin found".to_owned(),
@@ -141,6 +141,7 @@ impl Rest {
 mod tests {
     use super::*;
     use crate::chain::testing::Sample;
+    use crate::chain::{Course, Explanation, Following};
     use crate::message::RecordType;
 
     struct HandsOn(&'static str);
@@ -148,6 +149,9 @@ mod tests {
     impl Handler for HandsOn {
         fn keyword(&self) -> &'static str {
             self.0
+        }
+        fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+            rest.explain(request, explanation)
         }
         fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
             next.run(request)

@@ -30,6 +30,9 @@ pub struct ProcessContext {
     pub lifecycle: Lifecycle,
     /// How many octets all caches may take together.
     pub cache_memory: Arc<MemoryBudget>,
+    /// Whether what directives have beside queries, such as readers of `dnstap`, is connected to. A plan that is only
+    /// looked at does not.
+    pub reaches_out: bool,
     /// Workers that serve.
     pub workers: usize,
     /// Who counts as one client where something is full.
@@ -69,6 +72,7 @@ impl ProcessContext {
             reload_state: Arc::default(),
             lifecycle: Lifecycle::default(),
             cache_memory: Arc::new(MemoryBudget::new(cache_octets)),
+            reaches_out: true,
             workers,
             fairness: Arc::default(),
             generation: None,

@@ -6,7 +6,7 @@ use crate::chain::LogFormat;
 use crate::message::{Name, RecordType};
 use crate::node::Backend;
 use clap::{Args, Parser, Subcommand};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -234,6 +234,10 @@ pub(super) enum Command {
     /// who has started the server. Ends with Ctrl-C, at the limit, or with the server. Exit status 0, or 1 if the
     /// server has ended or does not show it.
     Queries(Box<QueriesFlags>),
+    /// Say what the server that runs here would do with a question, and why: which server block takes it, and what each
+    /// of its directives does. Nothing is asked, counted or cached, but with --ask. Asks as root, or as the user who
+    /// has started the server. Exit status 0 if it can be said, else 1.
+    Explain(Box<ExplainFlags>),
     /// Show what the node's agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the
     /// last line names the keys. Exit status of --once: 0 if the agent says it, else 1.
     Top {
@@ -294,6 +298,37 @@ pub(super) enum CacheCommand {
         #[command(flatten)]
         flags: AdminFlags,
     },
+}
+
+/// A question, and whose plan is looked at.
+#[derive(Debug, Args)]
+pub(super) struct ExplainFlags {
+    /// The name that is asked for
+    #[arg(value_name = "NAME", value_parser = values::name)]
+    pub name: Name,
+    /// The type that is asked for, such as AAAA
+    #[arg(long = "type", value_name = "TYPE", default_value = "A", value_parser = values::record_type)]
+    pub qtype: RecordType,
+    /// Who asks, such as a pod's address [default: this machine]
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: Option<IpAddr>,
+    /// Which listen address is asked [default: the first that has a server block for the name]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::server_address)]
+    pub server: Option<SocketAddr>,
+    /// Ask for real too, as this machine, and show where the time goes. The query is counted and logged as any other
+    #[arg(long, conflicts_with_all = ["client", "conf"])]
+    pub ask: bool,
+    /// Look at this Corefile instead of a server: as if it had just begun to serve, with empty caches
+    #[arg(long, value_name = "FILE", value_parser = values::path(), conflicts_with = "admin_socket")]
+    pub conf: Option<PathBuf>,
+    /// Port of its server blocks that name none [default: 53]
+    #[arg(
+        long = "dns.port", short = 'p', alias = "p", value_name = "PORT", value_parser = values::port,
+        requires = "conf"
+    )]
+    pub dns_port: Option<u16>,
+    #[command(flatten)]
+    pub admin: AdminFlags,
 }
 
 /// Which queries are shown, and how. Each flag given narrows the choice.

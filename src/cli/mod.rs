@@ -10,7 +10,7 @@ mod values;
 pub(crate) use completions::Shell;
 pub(crate) use doctor::Doctor;
 
-use crate::admin::{CacheRequest, FlushTarget, LogLevelRequest, QueriesRequest};
+use crate::admin::{CacheRequest, ExplainRequest, FlushTarget, LogLevelRequest, QueriesRequest};
 use crate::chain::LogFormat;
 use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
@@ -18,7 +18,7 @@ use crate::query_tap::{FilterText, TapFilter};
 use crate::watchdog::StatusPage;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use flags::{AdminFlags, CacheCommand, Command, DoctorFlags, Flags, QueriesFlags, RenderFlags};
+use flags::{AdminFlags, CacheCommand, Command, DoctorFlags, ExplainFlags, Flags, QueriesFlags, RenderFlags};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -83,6 +83,8 @@ pub(crate) enum Invocation {
         request: CacheRequest,
         socket: AdminTarget,
     },
+    /// `explain`: say what a server would do with a question.
+    Explain(Box<Explain>),
     /// `log-level`: show or set how much is logged.
     LogLevel {
         request: LogLevelRequest,
@@ -141,6 +143,23 @@ pub(crate) enum QueriesForm {
     Json,
     /// As packets, to a file, or to standard output.
     Capture(Option<PathBuf>),
+}
+
+/// What is to be explained, and how that is printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Explain {
+    pub request: ExplainRequest,
+    pub of: ExplainOf,
+    pub output: OutputFormat,
+}
+
+/// Whose plan is explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ExplainOf {
+    /// That of a server that runs here; `None`: the only one there is.
+    Server { label: Option<String> },
+    /// That of a Corefile, whose server blocks that name no port have this one.
+    Corefile { path: PathBuf, dns_port: u16 },
 }
 
 /// What a server's admin socket is called (`--admin-socket`).
@@ -297,6 +316,7 @@ impl Invocation {
                 return Ok(Self::Top { how, from });
             }
             Some(Command::Cache(command)) => return Ok(cache(command)),
+            Some(Command::Explain(flags)) => return Ok(Self::Explain(Box::new(explain(*flags)))),
             Some(Command::LogLevel { level, flags: AdminFlags { admin_socket: label, output } }) => {
                 let request = level.map_or(LogLevelRequest::Show, |level| LogLevelRequest::Set(level.level()));
                 return Ok(Self::LogLevel { request, socket: AdminTarget { label, output } });
@@ -347,6 +367,16 @@ fn cache(command: CacheCommand) -> Invocation {
         }
     };
     Invocation::Cache { request, socket: AdminTarget { label: flags.admin_socket, output: flags.output } }
+}
+
+fn explain(flags: ExplainFlags) -> Explain {
+    let ExplainFlags { name, qtype, client, server, ask, conf, dns_port, admin } = flags;
+    let request = ExplainRequest { name: name.to_string(), qtype: qtype.0, client, server, asks: ask };
+    let of = match conf {
+        Some(path) => ExplainOf::Corefile { path, dns_port: dns_port.unwrap_or(DEFAULT_PORT) },
+        None => ExplainOf::Server { label: admin.admin_socket },
+    };
+    Explain { request, of, output: admin.output }
 }
 
 fn queries(flags: QueriesFlags) -> Result<WatchQueries, Objection> {

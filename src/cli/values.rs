@@ -6,6 +6,7 @@ use crate::chain::Level;
 use crate::corefile::{self, Diagnostics, FileId, Loader, Span, Token, value};
 use crate::message::{Name, NamePattern, RecordType};
 use crate::node::Backend;
+use crate::plan::DEFAULT_PORT;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -179,6 +180,13 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
         let read = corefile::listen_address(token, &NoFiles, diagnostics)?;
         read.address().filter(|_| diagnostics.is_empty())
     })
+}
+
+/// An address at which is listened, with its port or port 53.
+pub(super) fn server_address(text: &str) -> Result<SocketAddr, String> {
+    let bare = || text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let read = text.parse().or_else(|_| bare().map(|address| SocketAddr::new(address, DEFAULT_PORT)));
+    read.map_err(|_| "expected an address, or one with its port, such as 169.254.20.10:53 or [fd00::10]:53".to_owned())
 }
 
 /// As it is put into the Corefile, where it is read.
@@ -433,6 +441,11 @@ mod tests {
         assert_eq!(listen_address("0.0.0.0:9353"), Ok("0.0.0.0:9353".parse().unwrap()));
         assert_eq!(listen_address(":9353"), Ok("[::]:9353".parse().unwrap()));
         assert_eq!(listen_address_text("localhost:9253"), Ok("localhost:9253".to_owned()));
+        assert_eq!(server_address("169.254.20.10"), Ok("169.254.20.10:53".parse().unwrap()));
+        for text in ["fd00::10", "[fd00::10]", "[fd00::10]:53"] {
+            assert_eq!(server_address(text), Ok("[fd00::10]:53".parse().unwrap()), "{text}");
+        }
+        assert!(server_address("localhost:53").is_err() && server_address(":53").is_err());
         assert!(listen_address_text("9253").unwrap_err().contains("the port is missing"));
     }
 }

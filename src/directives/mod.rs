@@ -41,7 +41,7 @@ pub mod trace;
 pub mod view;
 pub mod whoami;
 
-use crate::chain::Parse;
+use crate::chain::{BlockConfig, Parse};
 use crate::corefile::{Directive, nearest};
 
 /// A keyword the Corefile may hold, and all that the plan knows of it.
@@ -60,6 +60,8 @@ pub struct Keyword {
     pub answer_source: fn(&Directive) -> String,
     /// A setting that answers depend on.
     pub is_for_answers: bool,
+    /// What a setting that is heeded as a query is answered does with it, in a line; `None`: the block has it not.
+    pub explain: fn(&BlockConfig) -> Option<String>,
 }
 
 /// What we can do with a keyword.
@@ -98,7 +100,14 @@ impl Keyword {
             any_class: false,
             answer_source: Directive::to_string,
             is_for_answers: false,
+            explain: |_| None,
         }
+    }
+
+    /// A setting that is heeded as a query is answered, and says how.
+    const fn explained_by(mut self, explain: fn(&BlockConfig) -> Option<String>) -> Self {
+        self.explain = explain;
+        self
     }
 
     /// Its answers depend on less than its whole text.
@@ -161,6 +170,7 @@ const fn missing(name: &'static str, is_for_good: bool, instead: &'static str) -
         any_class: false,
         answer_source: Directive::to_string,
         is_for_answers: false,
+        explain: |_| None,
     }
 }
 
@@ -222,7 +232,7 @@ const REFERENCE_BUILD: [&str; 22] = [
 /// Every keyword in the order in which their handlers stand in a chain.
 pub const ORDER: &[Keyword] = &[
     setting("root", root::parse).repeatable().for_answers(),
-    plugin("metadata", metadata::parse),
+    plugin("metadata", metadata::parse).explained_by(metadata::explain),
     of_zones("geoip"),
     plugin("cancel", cancel::parse).repeatable(),
     setting("tls", tls::parse).last_counts(),
@@ -234,11 +244,11 @@ pub const ORDER: &[Keyword] = &[
     setting("timeouts", timeouts::parse).last_counts(),
     // Ours.
     setting("fairness", fairness::parse),
-    setting("client_subnet", client_subnet::parse),
+    setting("client_subnet", client_subnet::parse).explained_by(client_subnet::explain),
     setting("multisocket", multisocket::parse),
     setting("reload", reload::parse).first_counts(),
-    plugin("nsid", nsid::parse),
-    plugin("bufsize", bufsize::parse).first_counts(),
+    plugin("nsid", nsid::parse).explained_by(nsid::explain),
+    plugin("bufsize", bufsize::parse).first_counts().explained_by(bufsize::explain),
     setting("bind", bind::parse).repeatable(),
     setting("debug", debug::parse).last_counts(),
     plugin("trace", trace::parse).last_counts(),

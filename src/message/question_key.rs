@@ -31,6 +31,15 @@ impl KeyFlags {
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
+    /// All that there are.
+    pub fn every() -> impl Iterator<Item = Self> {
+        (0..=Self::ALL).map(Self)
+    }
+    /// `do`, `cd`, `norec`, as `dig` calls them: those that are set.
+    pub fn labels(self) -> Vec<&'static str> {
+        let all = [(Self::DNSSEC_OK, "do"), (Self::CHECKING_DISABLED, "cd"), (Self::NON_RECURSIVE, "norec")];
+        all.into_iter().filter(|(flag, _)| self.contains(*flag)).map(|(_, label)| label).collect()
+    }
 }
 
 /// What an answer for everybody is kept under: all of a [`RequestKey`] but the client's subnet.

@@ -5,8 +5,8 @@ use super::scheme::{ClientProtocol, Scheme};
 use super::zones::ZoneTable;
 use super::{Block, HeededOptions, Listener, Plan, PlanConfig, ZoneBinding};
 use crate::chain::{
-    AddressClasses, BlockConfig, BlockMetadata, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup,
-    Networks, Observer, ProcessContext, Resolver, Timeouts,
+    AddressClasses, BlockConfig, BlockDirective, BlockMetadata, BuildContext, BuildError, Built, Chain, DirectiveRole,
+    Enabled, Endpoint, Lookup, Networks, Observer, ProcessContext, Resolver, Timeouts,
 };
 use crate::directives::Keyword;
 use crate::message::Name;
@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -29,8 +30,11 @@ impl PlanConfig {
         for block in &self.blocks {
             draft.add(block, process)?;
         }
-        let listeners: Vec<_> =
-            draft.listeners.into_iter().map(|(address, listener)| listener.finish(address, process)).collect();
+        let listeners: Vec<_> = draft
+            .listeners
+            .into_iter()
+            .map(|(address, listener)| listener.finish(address, &self.files, process))
+            .collect();
         for (block, sockets) in draft.blocks {
             let at = |socket: &SocketAddr| listeners.iter().find(|listener| listener.address == *socket);
             let resolvers = sockets.iter().filter_map(at).map(|listener| {
@@ -103,6 +107,7 @@ impl Draft {
         let parts = build_parts(block, &labels, process)?;
         let (mut handlers, mut observers, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
         let (mut arranger, mut tracer) = (None, None);
+        let directives = block_directives(block, &parts);
         for part in parts {
             handlers.extend(part.handler);
             observers.extend(part.observer);
@@ -143,16 +148,19 @@ impl Draft {
             has_metadata: block.config.metadata.is_some(),
             tracer,
             filter,
+            view: block.view_name().into(),
+            directives,
         };
         let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
-        for (zone_index, BlockZone { name: zone, port, .. }) in block.zones.iter().enumerate() {
+        for (zone_index, BlockZone { name: zone, port, place, .. }) in block.zones.iter().enumerate() {
             let on_port = |(_, (_, address)): &(usize, &(Scheme, SocketAddr))| address.port() == *port;
             for (server, (_, address)) in sockets.iter().enumerate().filter(on_port) {
                 let listener = self.listeners.entry(*address).or_default();
                 listener.tls = listener.tls.take().or_else(|| Some(block.config.tls.as_ref()?.0.clone()));
                 listener.any_class |= any_class;
-                listener.zones.insert(zone, ZoneBinding { block: running.clone(), server, zone: zone_index });
+                let binding = ZoneBinding { block: running.clone(), server, zone: zone_index, place: Some(*place) };
+                listener.zones.insert(zone, binding);
                 self.summary.push((zone.clone(), *address));
                 if let Some(observer) = unmatched.get(server) {
                     listener.unmatched = Some(observer.clone());
@@ -173,7 +181,7 @@ impl Draft {
 }
 
 impl ListenerDraft {
-    fn finish(self, address: SocketAddr, process: &ProcessContext) -> Arc<Listener> {
+    fn finish(self, address: SocketAddr, files: &Arc<[PathBuf]>, process: &ProcessContext) -> Arc<Listener> {
         let Self { scheme, tls, https_connections, timeouts, zones, any_class, unmatched, networks } = self;
         let clients = AddressClasses::new(&networks);
         let numbers = clients.as_ref().map_or(1, AddressClasses::count);
@@ -185,6 +193,7 @@ impl ListenerDraft {
             protocol: ClientProtocol::new(scheme, tls, https_connections, &process.registry, &server),
             timeouts,
             zones,
+            files: files.clone(),
             any_class,
             unmatched: unmatched.into_iter().collect(),
             panics: process.panics.clone(),
@@ -237,6 +246,30 @@ fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) 
         built.push(part);
     }
     Ok(built)
+}
+
+/// The directives of a block that have to do with questions, in the order of the chain: what is built of their parts,
+/// and settings that say what they do.
+fn block_directives(block: &BlockPlan, built: &[Built]) -> Box<[BlockDirective]> {
+    let mut directives = Vec::new();
+    let mut handlers = 0..;
+    let mut parts = block.config.parts.iter().zip(built).peekable();
+    for (keyword, place) in block.keywords.iter().zip(&block.places) {
+        while let Some((part, built)) = parts.next_if(|(part, _)| part.keyword == keyword.name) {
+            let role = match (&built.handler, &built.observer, &built.arranger) {
+                (Some(_), ..) => handlers.next().map(DirectiveRole::Handler),
+                (None, Some(observer), _) => Some(DirectiveRole::Observer(observer.clone())),
+                (None, None, Some(arranger)) => Some(DirectiveRole::Arranger(arranger.clone())),
+                (None, None, None) => None,
+            };
+            let directive = |role| BlockDirective { keyword: part.keyword, place: Some(part.span), role };
+            directives.extend(role.map(directive));
+        }
+        let words = (keyword.explain)(&block.config);
+        let role = words.map(|words| DirectiveRole::Setting(words.into()));
+        directives.extend(role.map(|role| BlockDirective { keyword: keyword.name, place: Some(*place), role }));
+    }
+    directives.into()
 }
 
 /// The `server` label of metrics, as the reference writes it: `dns://127.0.0.1:53`, or `dns://:53` for the unspecified

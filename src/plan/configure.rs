@@ -10,10 +10,14 @@ use crate::message::Name;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A whole Corefile as configured.
 pub struct PlanConfig {
     pub(super) blocks: Vec<BlockPlan>,
+    /// Those that it was read from, by [`crate::corefile::FileId`].
+    pub(super) files: Arc<[PathBuf]>,
 }
 
 /// One server block: its zones with their ports, the keywords it has, in the order of [`ORDER`], and its settings and
@@ -21,6 +25,8 @@ pub struct PlanConfig {
 pub(super) struct BlockPlan {
     pub(super) zones: Vec<BlockZone>,
     pub(super) keywords: Vec<&'static Keyword>,
+    /// Where the first of each stands.
+    pub(super) places: Vec<Span>,
     /// See [`crate::chain::BuildContext::answer_sources`].
     pub(super) answer_sources: String,
     /// All of its zones are such as [`crate::corefile::BlockKey::is_mistaken`].
@@ -33,6 +39,8 @@ pub(super) struct BlockZone {
     pub(super) name: Name,
     pub(super) scheme: Scheme,
     pub(super) port: u16,
+    /// Where its key stands.
+    pub(super) place: Span,
 }
 
 impl PlanConfig {
@@ -93,7 +101,8 @@ pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -
     }
     schemes.finish(&mut diagnostics);
     check_fairness(&blocks, &mut diagnostics);
-    (PlanConfig { blocks }, diagnostics)
+    let files = corefile.sources.files.iter().map(|(path, _)| path.clone()).collect();
+    (PlanConfig { blocks, files }, diagnostics)
 }
 
 fn configure_block(
@@ -138,11 +147,12 @@ fn configure_block(
     let keywords = first.keys().filter_map(|place| ORDER.get(*place)).collect();
     let zone = |((key, name), scheme): ((&BlockKey, Name), Scheme)| {
         let port = key.port.unwrap_or_else(|| scheme.default_port(default_port));
-        BlockZone { name, scheme, port }
+        BlockZone { name, scheme, port, place: key.span }
     };
     BlockPlan {
         zones: block.keys.iter().zip(zones).zip(schemes).map(zone).collect(),
         keywords,
+        places: first.into_values().collect(),
         answer_sources: answer_sources(block),
         is_mistaken: block.keys.iter().all(|key| key.is_mistaken),
         config,

@@ -45,7 +45,7 @@ enum PacketUse {
 pub struct Pending {
     listener: Arc<Listener>,
     block: Arc<Block>,
-    request: Box<OwnedRequest>,
+    pub(super) request: Box<OwnedRequest>,
 }
 
 impl Listener {
@@ -450,15 +450,24 @@ impl Pending {
             let refresh = self.listener.pending(&self.block, &request, Purpose::Refresh);
             tokio::spawn(async move { refresh.run_refresh().await });
         }
+        let outcome = self.outcome(request).await;
+        if request.purpose != Purpose::Refresh {
+            self.finish_guarded(request, outcome, out);
+        }
+    }
+
+    /// What the block's handlers say. A panic of theirs is a failure, and counted.
+    pub(super) async fn outcome(&self, request: Request<'_>) -> Outcome {
         // A handler may do its work, and panic, before it has a future to give.
         let handlers = AssertUnwindSafe(async { self.block.chain.start().run(request).await });
-        let outcome = handlers.catch_unwind().await.unwrap_or_else(|_| {
+        handlers.catch_unwind().await.unwrap_or_else(|_| {
             self.listener.panics.increment();
             Err(Failure::servfail("", "a directive panicked; this is a fault of nodelocaldns, please report it"))
-        });
-        if request.purpose == Purpose::Refresh {
-            return;
-        }
+        })
+    }
+
+    /// Appends the reply, and shows it to those who watch. A panic of theirs is counted.
+    pub(super) fn finish_guarded(&self, request: Request<'_>, outcome: Outcome, out: &mut Vec<u8>) {
         let start = out.len();
         // What a panic could leave half done is what was appended to `out`.
         if catch_unwind(AssertUnwindSafe(|| self.finish(request, outcome, &mut *out))).is_err() {

@@ -1,7 +1,7 @@
 //! Answers the questions that directives ask this server itself.
 
 use super::{Choice, Listener};
-use crate::chain::{Failure, Outcome, Request, Resolver};
+use crate::chain::{Course, Explanation, Failure, Outcome, Request, Resolver};
 use crate::message::Rcode;
 use futures_util::future::BoxFuture;
 
@@ -25,5 +25,19 @@ impl Resolver for Listener {
             ..request
         };
         block.chain.start().run(request)
+    }
+
+    fn explain(&self, request: &Request<'_>, explanation: &mut Explanation) -> Course {
+        let query = request.query;
+        match self.choose(query, request.wire, request.peer) {
+            Some(Choice { site, .. }) => {
+                let request = Request { client_subnet: None, nsid: None, options: None, ..*request };
+                self.explain_in(site, &request, explanation)
+            }
+            None => {
+                let cause = format!("no server block of this listen address has {}", query.name);
+                Course::Known(Err(Failure { rcode: Rcode::REFUSED, directive: "", cause }))
+            }
+        }
     }
 }

@@ -2,10 +2,14 @@
 //! [`PlanConfig`] and collects every error; [`PlanConfig::build`] makes the [`Plan`]; [`Listener::dispatch`] is the way
 //! of a message through it.
 
+mod ask;
 mod build;
 mod configure;
 mod dispatch;
+mod explain;
+mod explain_report;
 mod lookup;
+mod near_zones;
 mod packet_cache;
 pub mod probe;
 mod scheme;
@@ -14,17 +18,24 @@ mod tap;
 mod tests;
 mod zones;
 
+pub(crate) use ask::ask;
 pub(crate) use configure::PlanConfig;
 pub use configure::configure;
 pub use dispatch::Dispatch;
 pub(crate) use dispatch::Pending;
+pub(crate) use explain::{Asked, ExplainError, explain};
+#[cfg(test)]
+pub(crate) use explain_report::TimedStep;
+pub(crate) use explain_report::{AskReport, ExplainReport, StepReport};
 pub use packet_cache::PacketCache;
 pub(crate) use packet_cache::PacketHit;
 pub(crate) use scheme::{ClientProtocol, Https, HttpsResponses};
 
 use crate::chain::{
-    AddressClasses, Arranger, Chain, Enabled, Endpoint, Handler, Observer, QueryFilter, ReloadConfig, Timeouts, Tracer,
+    AddressClasses, Arranger, BlockDirective, Chain, DirectiveRole, Enabled, Endpoint, Handler, Observer, QueryFilter,
+    ReloadConfig, Timeouts, Tracer,
 };
+use crate::corefile::Span;
 use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
 use crate::metrics::Counter;
@@ -32,7 +43,9 @@ use crate::query_stats::QueryStats;
 use crate::query_tap::QueryTaps;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +97,8 @@ pub struct Listener {
     /// Of connections.
     pub timeouts: Timeouts,
     zones: zones::ZoneTable,
+    /// Those of the Corefile, by [`crate::corefile::FileId`].
+    files: Arc<[PathBuf]>,
     /// Classes other than IN are answered: a directive that knows about them is on this listener.
     any_class: bool,
     /// See requests that no zone matched.
@@ -113,6 +128,16 @@ struct Block {
     tracer: Option<Arc<dyn Tracer>>,
     /// Which of its zones' queries the block takes; `None`: every one.
     filter: Option<Arc<dyn QueryFilter>>,
+    /// Name of its view; empty without one.
+    view: Box<str>,
+    /// What is told of it in explanations.
+    directives: Box<[BlockDirective]>,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)
+    }
 }
 
 impl Block {
@@ -123,6 +148,12 @@ impl Block {
 
     /// One that has handlers and nothing else.
     fn of(handlers: Box<[Arc<dyn Handler>]>) -> Self {
+        let directive = |(position, handler): (usize, &Arc<dyn Handler>)| BlockDirective {
+            keyword: handler.keyword(),
+            place: None,
+            role: DirectiveRole::Handler(position),
+        };
+        let directives = handlers.iter().enumerate().map(directive).collect();
         Self {
             chain: Arc::new(Chain { handlers }),
             observers: Box::default(),
@@ -133,6 +164,8 @@ impl Block {
             has_metadata: false,
             tracer: None,
             filter: None,
+            view: Box::default(),
+            directives,
         }
     }
 }
@@ -149,6 +182,8 @@ struct ZoneBinding {
     block: Arc<Block>,
     server: usize,
     zone: usize,
+    /// Where the block's key stands; `None` in no Corefile.
+    place: Option<Span>,
 }
 
 /// The block that takes a query.

@@ -8,7 +8,7 @@
 //! logged.
 
 use super::Block;
-use crate::chain::{Answer, Failure, Handler, Next, Outcome, Request};
+use crate::chain::{Answer, Course, Explanation, Failure, Following, Handler, Next, Outcome, Request};
 use crate::message::{Class, Query, Rcode, RecordType, Response, Section};
 use futures_util::future::BoxFuture;
 use hickory_proto::rr::rdata::TXT;
@@ -91,18 +91,28 @@ struct ProbeHandler {
     generation: u64,
 }
 
+impl ProbeHandler {
+    fn answer(&self, request: &Request<'_>) -> Outcome {
+        let response = answer(request.query, request.wire, self.generation);
+        let response = response.ok_or_else(|| Failure::servfail("", "the probe's answer cannot be written"))?;
+        Ok(Answer { response, from: "" })
+    }
+}
+
 impl Handler for ProbeHandler {
     fn keyword(&self) -> &'static str {
         ""
+    }
+
+    fn explain(&self, request: &Request<'_>, _rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        explanation.end(self.answer(request), None)
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             // As what waits for an upstream: it is gone on with when the worker is told to.
             tokio::task::yield_now().await;
-            let response = answer(request.query, request.wire, self.generation);
-            let response = response.ok_or_else(|| Failure::servfail("", "the probe's answer cannot be written"))?;
-            Ok(Answer { response, from: "" })
+            self.answer(&request)
         })
     }
 }

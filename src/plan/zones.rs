@@ -55,6 +55,17 @@ impl ZoneTable {
         self.sites.get(index)
     }
 
+    /// Each zone, and the index of its first site.
+    pub(super) fn zones(&self) -> impl Iterator<Item = (Name, usize)> {
+        let below = self.below_root.iter().filter_map(|(wire, index)| Some((Name::read(wire, 0).ok()?.0, *index)));
+        below.chain(self.root.map(|index| (Name::root(), index)))
+    }
+
+    /// The zone of the site with this index.
+    pub(super) fn zone_of(&self, index: usize) -> Option<Name> {
+        self.zones().find(|(_, first)| self.same_zone(*first).any(|site| site == index)).map(|(zone, _)| zone)
+    }
+
     /// True if a block has a view, so that not every block takes each query.
     #[inline]
     pub(super) fn has_views(&self) -> bool {
@@ -144,7 +155,7 @@ mod tests {
         let mut table = ZoneTable::default();
         for (index, zone) in zones.iter().enumerate() {
             let block = Arc::new(Block::of(Box::default()));
-            table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index });
+            table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index, place: None });
         }
         table
     }
@@ -152,7 +163,10 @@ mod tests {
     fn find(zones: &[&str], name: &str, qtype: RecordType) -> Option<String> {
         let table = table(zones);
         let name = Name::parse(name).unwrap().to_lower();
-        table.find(&name, qtype).and_then(|site| table.site(site)).map(|site| zones[site.zone].to_owned())
+        let site = table.find(&name, qtype)?;
+        let found = table.site(site).map(|site| zones[site.zone].to_owned());
+        assert_eq!(table.zone_of(site).map(|zone| zone.to_string()), found);
+        found
     }
 
     #[test]

@@ -203,6 +203,36 @@ fn fields_of_the_doctor_s_json_are_those_of_the_list() {
     compare("doctor.txt", &(fields + &checks.concat()));
 }
 
+/// The fields of what a server says of questions that are answered and forwarded, and are asked.
+#[test]
+fn fields_of_the_json_of_explain_are_those_of_the_list() {
+    let upstream = Upstream::start(vec![address_rule("a.example.", 300, "192.0.2.1")], None);
+    let (port, metrics) = (free_port(), free_port());
+    let corefile = format!(
+        ".:{port} {{\n bind 127.0.0.1\n cache\n forward . 127.0.0.1:{}\n}}\n\
+         consul.local:{port} {{\n bind 127.0.0.1\n whoami\n}}\n",
+        upstream.port
+    );
+    let folder = scratch();
+    let path = write_corefile(folder.path(), &corefile);
+    let mut command = reference_command(&path, metrics);
+    let label = format!("fields-{port}");
+    command.args(["--admin-socket", &label]);
+    let mut server = Server::spawn(command, folder);
+    server.wait_ready(port).unwrap_or_else(|e| panic!("{e}"));
+    let mut fields = BTreeSet::new();
+    let of_server = ["--admin-socket", &*label];
+    let asked = ["a.example", "a.example", "x.consul.lcal"].map(|name| [&[name, "--ask"][..], &of_server].concat());
+    let of_file = vec!["a.example", "--conf", path.to_str().expect("UTF-8")];
+    for arguments in asked.into_iter().chain([of_file]) {
+        let output = Command::new(binary()).arg("explain").args(&arguments).args(["--output", "json"]).output();
+        let output = output.expect("the program runs");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        collect(&report, "", &mut fields);
+    }
+    compare("explain.txt", &fields.iter().map(|field| format!("field {field}\n")).collect::<String>());
+}
+
 /// Paths of all fields below `value`, and what type each has.
 fn collect(value: &Value, path: &str, fields: &mut BTreeSet<String>) {
     match value {
@@ -224,6 +254,15 @@ fn the_lists_are_the_files_of_this_folder() {
     let name =
         |entry: std::io::Result<std::fs::DirEntry>| entry.expect("an entry").file_name().into_string().expect("ASCII");
     let names: BTreeSet<String> = entries.map(name).collect();
-    let wanted = ["directives.txt", "doctor.txt", "help.txt", "kubernetes.txt", "main.rs", "metrics.txt", "pages.rs"];
+    let wanted = [
+        "directives.txt",
+        "doctor.txt",
+        "explain.txt",
+        "help.txt",
+        "kubernetes.txt",
+        "main.rs",
+        "metrics.txt",
+        "pages.rs",
+    ];
     assert_eq!(names, wanted.map(str::to_owned).into());
 }

@@ -188,6 +188,7 @@ impl Service {
                 }
                 _ = tell.send(self.verbosity.levels());
             }
+            AdminCommand::Listeners(told) => _ = told.send(self.plan.listeners.clone()),
         }
     }
 

@@ -5,8 +5,9 @@ mod exchange;
 pub(crate) use exchange::{PlainRecord, Sample, SharedOutput, process};
 
 use super::{
-    Answer, BlockConfig, BuildContext, Built, Chain, Endpoint, Failure, FastPath, Handler, HttpAnswer, HttpAnswers,
-    Interfaces, Loaders, Next, Outcome, Parse, ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
+    Answer, BlockConfig, BuildContext, Built, Chain, Course, Endpoint, Explanation, Failure, FastPath, Following,
+    Handler, HttpAnswer, HttpAnswers, Interfaces, Loaders, Next, Outcome, Parse, ParseContext, Peer, ProcessContext,
+    Purpose, Request, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
 use crate::go_regex::Patterns;
@@ -176,6 +177,10 @@ struct Responder<F> {
 impl<F: Fn(&Request<'_>) -> Result<Response, Failure> + Send + Sync> Handler for Responder<F> {
     fn keyword(&self) -> &'static str {
         self.keyword
+    }
+    fn explain(&self, request: &Request<'_>, _rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        let outcome = (self.respond)(request).map(|response| Answer { response, from: self.keyword });
+        explanation.end(outcome, None)
     }
     fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
         let outcome = (self.respond)(&request).map(|response| Answer { response, from: self.keyword });

@@ -28,6 +28,9 @@ _nodelocaldns() {
             nodelocaldns,doctor)
                 cmd="nodelocaldns__subcmd__doctor"
                 ;;
+            nodelocaldns,explain)
+                cmd="nodelocaldns__subcmd__explain"
+                ;;
             nodelocaldns,fmt)
                 cmd="nodelocaldns__subcmd__fmt"
                 ;;
@@ -68,7 +71,7 @@ _nodelocaldns() {
 
     case "${cmd}" in
         nodelocaldns)
-            opts="-p -V -h --conf --corefile --dns.port --pidfile --quiet --log-format --plugins --version --metrics-listen-address --status-page --status-names --admin-socket --workers --cache-memory --handover --localip --setupinterface --interfacename --setupiptables --interception --syncinterval --probe-mark --fallback --fallback-mark --health-port --skipteardown --basecorefile --kubednscm --upstreamsvc --prometheus-listen-address --reloadwithsignal --help check fmt render teardown sleep doctor completions cache log-level queries top"
+            opts="-p -V -h --conf --corefile --dns.port --pidfile --quiet --log-format --plugins --version --metrics-listen-address --status-page --status-names --admin-socket --workers --cache-memory --handover --localip --setupinterface --interfacename --setupiptables --interception --syncinterval --probe-mark --fallback --fallback-mark --health-port --skipteardown --basecorefile --kubednscm --upstreamsvc --prometheus-listen-address --reloadwithsignal --help check fmt render teardown sleep doctor completions cache log-level queries explain top"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -395,6 +398,52 @@ _nodelocaldns() {
                     return 0
                     ;;
                 --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodelocaldns__subcmd__explain)
+            opts="-p -h --type --client --server --ask --conf --dns.port --admin-socket --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --type)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --server)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --conf)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dns.port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

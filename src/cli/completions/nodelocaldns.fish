@@ -70,6 +70,7 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "completio
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "cache" -d 'Look into the caches of the server that runs here, or let answers go. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "log-level" -d 'Print how much the server that runs here logs, and its watchdog, or have both log more or less until the program ends. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "queries" -d 'Show what the server that runs here is asked, query by query, as it is answered. Asks as root, or as the user who has started the server. Ends with Ctrl-C, at the limit, or with the server. Exit status 0, or 1 if the server has ended or does not show it'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "explain" -d 'Say what the server that runs here would do with a question, and why: which server block takes it, and what each of its directives does. Nothing is asked, counted or cached, but with --ask. Asks as root, or as the user who has started the server. Exit status 0 if it can be said, else 1'
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "top" -d 'Show what the node\'s agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the last line names the keys. Exit status of --once: 0 if the agent says it, else 1'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l strict -d 'Warnings are errors'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l portable -d 'Warn of what node-cache does not take, for the day that you go back to it'
@@ -143,6 +144,16 @@ json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l pcap -d 'Write queries and replies as packets instead, for Wireshark and tcpdump, to a file or, with `-`, to standard output' -r -F
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -l admin-socket -d 'What the server\'s admin socket is called, where there are several' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand queries" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand explain" -l type -d 'The type that is asked for, such as AAAA' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand explain" -l client -d 'Who asks, such as a pod\'s address [default: this machine]' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand explain" -l server -d 'Which listen address is asked [default: the first that has a server block for the name]' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand explain" -l conf -d 'Look at this Corefile instead of a server: as if it had just begun to serve, with empty caches' -r -F
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand explain" -s p -l dns.port -d 'Port of its server blocks that name none [default: 53]' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand explain" -l admin-socket -d 'What the server\'s admin socket is called, where there are several' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand explain" -l output -d 'How to print' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand explain" -l ask -d 'Ask for real too, as this machine, and show where the time goes. The query is counted and logged as any other'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l output -d 'How to print; docs/status.md has the fields of json' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand top" -l from -d 'Where the agent serves it, such as through a port-forward' -r

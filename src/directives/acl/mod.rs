@@ -7,13 +7,13 @@ mod policy;
 pub(super) use parse::parse;
 
 use crate::chain::{
-    Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, HitCounters, Networks,
-    Next, Outcome, PacketAnswer, Purpose, Request,
+    Answer, BuildContext, BuildError, Built, Configured, Course, Explanation, Failure, FastPath, FastRest, Following,
+    Handler, HitCounters, Networks, Next, Outcome, PacketAnswer, Purpose, Request,
 };
 use crate::message::{ExtendedError, LowerName, Rcode, ReplyOptions, Response};
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
-use policy::{AclAction, AclRule};
+use policy::{AclAction, AclPolicy, AclRule};
 use std::sync::Arc;
 
 const KEYWORD: &str = "acl";
@@ -65,6 +65,20 @@ impl AclMetrics {
     }
 }
 
+/// What a policy says of a request, and which.
+#[derive(Clone, Copy)]
+struct Decision {
+    rule: usize,
+    zone: usize,
+    policy: usize,
+    action: AclAction,
+}
+
+/// The code of an answer without records.
+fn rcode_of(action: AclAction) -> Rcode {
+    if action == AclAction::Block { Rcode::REFUSED } else { Rcode::NOERROR }
+}
+
 /// The running directive.
 struct Acl {
     rules: Vec<AclRule>,
@@ -73,26 +87,33 @@ struct Acl {
 }
 
 impl Acl {
-    /// What is to be done with the request. All but what is allowed is counted.
-    fn decide(&self, request: &Request<'_>) -> AclAction {
+    /// What the first policy that is for the request says; `None` if none is.
+    fn decide(&self, request: &Request<'_>) -> Option<Decision> {
         let client = request.peer.client.ip().to_canonical();
-        for (index, rule) in self.rules.iter().enumerate() {
-            let Some(zone) = rule.zone_of(&request.query.name) else { continue };
-            let Some(action) = rule.decide(client, request.query.qtype) else { continue };
-            let metrics = self.metrics.get(request.server_index);
-            if let Some([blocked, filtered, dropped]) =
-                metrics.and_then(|metrics| metrics.refused.get(index)?.get(zone))
-            {
-                match action {
-                    AclAction::Allow => {}
-                    AclAction::Block => blocked.increment(),
-                    AclAction::Filter => filtered.increment(),
-                    AclAction::Drop => dropped.increment(),
-                }
+        self.rules.iter().enumerate().find_map(|(rule, acl)| {
+            let zone = acl.zone_of(&request.query.name)?;
+            let (policy, action) = acl.decide(client, request.query.qtype)?;
+            Some(Decision { rule, zone, policy, action })
+        })
+    }
+
+    fn policy(&self, Decision { rule, policy, .. }: Decision) -> Option<&AclPolicy> {
+        self.rules.get(rule)?.policies.get(policy)
+    }
+
+    /// What is to be done with the request. All but what is allowed is counted.
+    fn act(&self, request: &Request<'_>) -> AclAction {
+        let Some(Decision { rule, zone, action, .. }) = self.decide(request) else { return AclAction::Allow };
+        let metrics = self.metrics.get(request.server_index);
+        if let Some([blocked, filtered, dropped]) = metrics.and_then(|metrics| metrics.refused.get(rule)?.get(zone)) {
+            match action {
+                AclAction::Allow => {}
+                AclAction::Block => blocked.increment(),
+                AclAction::Filter => filtered.increment(),
+                AclAction::Drop => dropped.increment(),
             }
-            return action;
         }
-        AclAction::Allow
+        action
     }
 
     fn count_allowed(&self, request: &Request<'_>) {
@@ -105,6 +126,31 @@ impl Acl {
 impl Handler for Acl {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        let decision = self.decide(request);
+        if let Some(policy) = decision.and_then(|decision| self.policy(decision)) {
+            explanation.set_place(policy.place);
+        }
+        let client = request.peer.client.ip().to_canonical();
+        let action = decision.map_or(AclAction::Allow, |decision| decision.action);
+        match action {
+            AclAction::Allow => {
+                let why = if decision.is_some() { "as this policy says" } else { "as no policy is for it" };
+                explanation.say(format!("allows {client}, {why}"));
+                return rest.explain(request, explanation);
+            }
+            AclAction::Drop => {
+                explanation.say(format!("{client} gets no answer, as this policy says"));
+                return explanation.end(Err(Failure::silence(KEYWORD)), Some("dropped by acl".to_owned()));
+            }
+            AclAction::Block => explanation.say(format!("{client} is refused, as this policy says")),
+            AclAction::Filter => explanation.say(format!("{client} gets no records, as this policy says")),
+        }
+        let verdict = if action == AclAction::Block { "refused by acl" } else { "answered without records by acl" };
+        let response = Response::empty(request.query, request.wire, rcode_of(action));
+        explanation.end(Ok(Answer { response, from: KEYWORD }), Some(verdict.to_owned()))
     }
 
     fn client_networks(&self) -> Vec<Networks> {
@@ -130,7 +176,7 @@ impl Handler for Acl {
     }
 
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
-        let (rcode, why) = match self.decide(request) {
+        let (rcode, why) = match self.act(request) {
             AclAction::Allow => {
                 let (said, place) = rest.run(request, reply);
                 // What takes the slow path is decided, and counted, there.
@@ -154,7 +200,8 @@ impl Handler for Acl {
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        let rcode = match self.decide(&request) {
+        let action = self.act(&request);
+        match action {
             AclAction::Allow => {
                 if request.purpose == Purpose::Answer {
                     self.count_allowed(&request);
@@ -162,10 +209,9 @@ impl Handler for Acl {
                 return next.run(request);
             }
             AclAction::Drop => return Box::pin(async { Err(Failure::silence(KEYWORD)) }),
-            AclAction::Block => Rcode::REFUSED,
-            AclAction::Filter => Rcode::NOERROR,
-        };
-        let response = Response::empty(request.query, request.wire, rcode);
+            AclAction::Block | AclAction::Filter => {}
+        }
+        let response = Response::empty(request.query, request.wire, rcode_of(action));
         Box::pin(async move { Ok(Answer { response, from: KEYWORD }) })
     }
 }

@@ -80,7 +80,7 @@ fn policy(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<AclPolicy>
     }
     let qtypes = qtypes.and_then(Listed::into_list);
     let sources = networks.and_then(Listed::into_list).map(Networks::new);
-    is_good.then_some(AclPolicy { action, qtypes, sources })
+    is_good.then_some(AclPolicy { action, place: line.name.span, qtypes, sources })
 }
 
 /// What sections list: all, or these.

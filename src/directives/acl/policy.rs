@@ -1,6 +1,7 @@
 //! Which clients and questions a policy is for.
 
 use crate::chain::Networks;
+use crate::corefile::Span;
 use crate::message::{LowerName, RecordType};
 use std::net::IpAddr;
 
@@ -27,6 +28,8 @@ pub(super) struct AclRule {
 #[derive(Clone, Debug)]
 pub(super) struct AclPolicy {
     pub action: AclAction,
+    /// Where it stands.
+    pub place: Span,
     /// `None`: all.
     pub qtypes: Option<Vec<RecordType>>,
     /// `None`: all.
@@ -40,13 +43,13 @@ impl AclRule {
         within.max_by_key(|(_, zone)| zone.as_wire().len()).map(|(index, _)| index)
     }
 
-    /// What the first policy that is for this client and type says.
-    pub(super) fn decide(&self, client: IpAddr, qtype: RecordType) -> Option<AclAction> {
-        let is_for = |policy: &&AclPolicy| {
+    /// The first policy that is for this client and type, by its place, and what it says.
+    pub(super) fn decide(&self, client: IpAddr, qtype: RecordType) -> Option<(usize, AclAction)> {
+        let is_for = |(_, policy): &(usize, &AclPolicy)| {
             policy.qtypes.as_ref().is_none_or(|qtypes| qtypes.contains(&qtype))
                 && policy.sources.as_ref().is_none_or(|sources| sources.contains(client))
         };
-        self.policies.iter().find(is_for).map(|policy| policy.action)
+        self.policies.iter().enumerate().find(is_for).map(|(place, policy)| (place, policy.action))
     }
 
     /// What its policies know of clients.

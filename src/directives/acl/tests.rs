@@ -2,7 +2,9 @@
 
 use super::parse;
 use crate::chain::testing::{Question, build, configure};
-use crate::chain::{After, Answer, Chain, FastPath, Handler, Next, Outcome, ProcessContext, Request};
+use crate::chain::{
+    After, Answer, Chain, Course, Explanation, FastPath, Following, Handler, Next, Outcome, ProcessContext, Request,
+};
 use crate::message::{Rcode, RecordType, Response, TtlRule};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,6 +17,11 @@ impl Handler for Nobody {
     fn keyword(&self) -> &'static str {
         "nobody"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         let response = Response::empty(request.query, request.wire, Rcode::NXDOMAIN);
         response.write(request.query, request.wire, request.reply(TtlRule::Keep), reply);

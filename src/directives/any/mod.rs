@@ -2,8 +2,8 @@
 //! obsolete (RFC 8482); see README.md beside this file.
 
 use crate::chain::{
-    After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome,
-    ParseContext, Part, Request,
+    After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Course, Explanation, Failure, FastPath,
+    Following, Handler, Next, Outcome, ParseContext, Part, Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{OwnAnswer, Rcode, RecordType, TtlRule};
@@ -31,9 +31,24 @@ impl Configured for Any {
     }
 }
 
+fn answer(request: &Request<'_>) -> Outcome {
+    let response = ANSWER.response(request.query, request.wire, std::iter::once(DATA));
+    let answer = response.map(|response| Answer { response, from: KEYWORD });
+    answer.map_err(|error| Failure::servfail(KEYWORD, error))
+}
+
 impl Handler for Any {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        if request.query.qtype != RecordType::ANY {
+            explanation.say("is for questions of type ANY alone");
+            return rest.explain(request, explanation);
+        }
+        explanation.say("records of all types are not given (RFC 8482)");
+        explanation.end(answer(request), None)
     }
 
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
@@ -48,9 +63,8 @@ impl Handler for Any {
         if request.query.qtype != RecordType::ANY {
             return next.run(request);
         }
-        let response = ANSWER.response(request.query, request.wire, std::iter::once(DATA));
-        let outcome = response.map(|response| Answer { response, from: KEYWORD });
-        Box::pin(async move { outcome.map_err(|error| Failure::servfail(KEYWORD, error)) })
+        let outcome = answer(&request);
+        Box::pin(async { outcome })
     }
 }
 

@@ -26,6 +26,11 @@ pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
     }
 }
 
+/// What it does with a query, in a line.
+pub(super) fn explain(block: &BlockConfig) -> Option<String> {
+    block.udp_cap.map(|octets| format!("replies over UDP have {octets} octets at most"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse;

@@ -276,6 +276,12 @@ impl RefreshState {
         self.0.store(word, Ordering::Release);
     }
 
+    /// True while an attempt is in flight.
+    pub(super) fn is_begun(&self, now: Moment) -> bool {
+        let word = self.0.load(Ordering::Acquire);
+        word & 1 == 0 && Self::deadline(word) > now.0
+    }
+
     /// True while the pause after a failed attempt lasts.
     pub(super) fn is_pausing(&self, now: Moment) -> bool {
         let word = self.0.load(Ordering::Acquire);
@@ -357,8 +363,9 @@ mod tests {
     #[test]
     fn one_refresh_is_in_flight_at_a_time() {
         let state = RefreshState::default();
+        assert!(!state.is_begun(Moment(0)));
         assert!(state.begin(Moment(0)));
-        assert!(!state.begin(Moment(29_999)));
+        assert!(state.is_begun(Moment(29_999)) && !state.begin(Moment(29_999)));
         state.end(Moment(100), Duration::ZERO);
         assert!(state.begin(Moment(100)));
     }
@@ -377,7 +384,7 @@ mod tests {
         assert!(!state.is_pausing(Moment(0)), "in flight is not pausing");
         state.end(Moment(1_000), Duration::from_secs(5));
         assert!(state.is_pausing(Moment(5_999)));
-        assert!(!state.begin(Moment(5_999)));
+        assert!(!state.begin(Moment(5_999)) && !state.is_begun(Moment(5_999)));
         assert!(!state.is_pausing(Moment(6_000)));
         assert!(state.begin(Moment(6_000)));
     }

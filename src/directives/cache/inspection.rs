@@ -180,7 +180,6 @@ fn answer(kept: &Kept, entry: &Entry<Response>, age: Age, seconds: u64, has_reco
         Age::Stale(_) | Age::Gone => None,
     };
     let key_flags = KeyFlags::from_bits(entry.flags()).unwrap_or_default();
-    let flags = [(KeyFlags::DNSSEC_OK, "do"), (KeyFlags::CHECKING_DISABLED, "cd"), (KeyFlags::NON_RECURSIVE, "norec")];
     let records = response.records().filter(|_| has_records).map(|record| record.to_text(ttl.unwrap_or(0))).collect();
     AnswerReport {
         name: response.question_name().to_lower().to_string(),
@@ -191,7 +190,7 @@ fn answer(kept: &Kept, entry: &Entry<Response>, age: Age, seconds: u64, has_reco
         zones: kept.of.zones.clone(),
         view: kept.of.view.clone(),
         kind: entry.kind().label(),
-        flags: flags.into_iter().filter(|(flag, _)| key_flags.contains(*flag)).map(|(_, text)| text).collect(),
+        flags: key_flags.labels(),
         bytes: entry.octets(),
         records,
     }

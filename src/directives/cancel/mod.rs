@@ -1,8 +1,8 @@
 //! The `cancel` directive answers a query SERVFAIL that takes longer than a time; see README.md beside this file.
 
 use crate::chain::{
-    BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome, ParseContext,
-    Part, Request,
+    BlockConfig, BuildContext, BuildError, Built, Configured, Course, Explanation, Failure, FastPath, Following,
+    Handler, Next, Outcome, ParseContext, Part, Request,
 };
 use crate::corefile::{Directive, value};
 use futures_util::future::BoxFuture;
@@ -52,6 +52,11 @@ impl Handler for Cancel {
         KEYWORD
     }
 
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        explanation.say(format!("an answer that takes longer than {:?} is given up: SERVFAIL", self.limit));
+        rest.explain(request, explanation)
+    }
+
     /// What the fast path answers takes no time.
     fn serve_fast(&self, _request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {
         FastPath::Pass
@@ -69,7 +74,7 @@ impl Handler for Cancel {
 mod tests {
     use super::parse;
     use crate::chain::testing::{Question, build, configure, process};
-    use crate::chain::{Chain, FastPath, Handler, Next, Outcome, Request};
+    use crate::chain::{Chain, Course, Explanation, FastPath, Following, Handler, Next, Outcome, Request};
     use crate::message::RecordType;
     use futures_util::future::BoxFuture;
     use std::sync::Arc;
@@ -82,6 +87,9 @@ mod tests {
     impl Handler for Silent {
         fn keyword(&self) -> &'static str {
             "silent"
+        }
+        fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+            rest.explain(request, explanation)
         }
         fn serve<'a>(&'a self, _request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
             Box::pin(std::future::pending())

@@ -2,8 +2,8 @@
 //! file.
 
 use crate::chain::{
-    After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome,
-    ParseContext, Part, Request, host_name,
+    After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Course, Explanation, Failure, FastPath,
+    Following, Handler, Next, Outcome, ParseContext, Part, Request, host_name,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Class, OwnAnswer, Query, Rcode, RecordType, TtlRule};
@@ -68,9 +68,25 @@ impl Chaos {
     }
 }
 
+fn answer(records: &[Box<[u8]>], request: &Request<'_>) -> Outcome {
+    let response = ANSWER.response(request.query, request.wire, records.iter().map(|record| &record[..]));
+    let answer = response.map(|response| Answer { response, from: KEYWORD });
+    answer.map_err(|error| Failure::servfail(KEYWORD, error))
+}
+
 impl Handler for Chaos {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        match self.records(request.query) {
+            Some(records) => explanation.end(answer(records, request), None),
+            None => {
+                explanation.say("is for the server's own names in class CH alone");
+                rest.explain(request, explanation)
+            }
+        }
     }
 
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
@@ -82,9 +98,8 @@ impl Handler for Chaos {
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
         let Some(records) = self.records(request.query) else { return next.run(request) };
-        let response = ANSWER.response(request.query, request.wire, records.iter().map(|record| &record[..]));
-        let outcome = response.map(|response| Answer { response, from: KEYWORD });
-        Box::pin(async move { outcome.map_err(|error| Failure::servfail(KEYWORD, error)) })
+        let outcome = answer(records, &request);
+        Box::pin(async { outcome })
     }
 }
 

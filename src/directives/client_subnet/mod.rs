@@ -34,6 +34,15 @@ pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
 const IPV4: &str = "the length of client_subnet's IPv4 prefixes in bits";
 const IPV6: &str = "the length of client_subnet's IPv6 prefixes in bits";
 
+/// What it does with a query, in a line.
+pub(super) fn explain(block: &BlockConfig) -> Option<String> {
+    let limits = block.client_subnet?;
+    Some(format!(
+        "a client subnet in the query goes upstream, {} bits of IPv4 and {} of IPv6 at most",
+        limits.ipv4, limits.ipv6
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse;

@@ -2,8 +2,8 @@
 
 use super::{Dns64Config, KEYWORD};
 use crate::chain::{
-    After, Answer, Failure, FastPath, FastRest, Handler, HitCounter, HitCounters, Next, Outcome, OwnedRequest,
-    PacketAnswer, Request,
+    After, Answer, Course, Effect, Explanation, Failure, FastPath, FastRest, Following, Handler, HitCounter,
+    HitCounters, Next, Outcome, OwnedRequest, PacketAnswer, Request,
 };
 use crate::message::{
     Class, Edit, LowerName, Query, Rcode, RecordType, ReplyOptions, Response, Section, TtlRule, WireError, absence_ttl,
@@ -60,9 +60,14 @@ impl Dns64 {
         if let Some(counter) = self.translated.get(request.server_index) {
             counter.increment();
         }
+        self.answer_of(&request, &of_v6.response, &of_v4)
+    }
+
+    /// The answer that is made of the two.
+    fn answer_of(&self, request: &Request<'_>, of_v6: &Response, of_v4: &Response) -> Outcome {
         let synthesized = match of_v4.rcode() {
             // That the name has no IPv4 address does not say that it is not there.
-            Rcode::NOERROR | Rcode::NXDOMAIN => self.synthesize(&of_v6.response, &of_v4),
+            Rcode::NOERROR | Rcode::NXDOMAIN => self.synthesize(of_v6, of_v4),
             failed => Ok(Response::empty(request.query, request.wire, failed)),
         };
         let failed =
@@ -273,6 +278,36 @@ fn for_v4(request: &Request<'_>) -> OwnedRequest {
 impl Handler for Dns64 {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        if !self.concerns(request) {
+            explanation.say(match request.query.qtype {
+                RecordType::AAAA => "the client has IPv4",
+                _ => "is for questions of type AAAA alone",
+            });
+            return rest.explain(request, explanation);
+        }
+        explanation.say(if self.config.translate_all {
+            "asks for IPv4 addresses too, and makes IPv6 addresses of them"
+        } else {
+            "if the answer has no IPv6 address, asks for IPv4 addresses, and makes IPv6 addresses of them"
+        });
+        let step = explanation.step();
+        let of_v6 = match rest.explain(request, explanation) {
+            Course::Known(Ok(answer)) if !self.is_final(&answer.response) => answer,
+            course => return course,
+        };
+        explanation.again(step);
+        explanation.set_effect(Effect::Changes);
+        explanation.say("asks for type A, as that answer has no IPv6 address that is to be given");
+        let of_v4 = match rest.explain(&for_v4(request).borrow(), explanation) {
+            Course::Known(Ok(answer)) => answer,
+            course => return course,
+        };
+        explanation.again(step);
+        explanation.say("makes the answer of that one");
+        explanation.end(self.answer_of(request, &of_v6.response, &of_v4.response), None)
     }
 
     fn serve_fast(&self, request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {

@@ -1,7 +1,8 @@
 use super::{Dns64Config, parse};
 use crate::chain::testing::{Question, build, configure, process, responder};
 use crate::chain::{
-    After, Answer, Chain, FastPath, Handler, HitCounter, Next, Outcome, PacketAnswer, ProcessContext, Request,
+    After, Answer, Chain, Course, Explanation, FastPath, Following, Handler, HitCounter, Next, Outcome, PacketAnswer,
+    ProcessContext, Request,
 };
 use crate::message::{Query, Rcode, RecordType, Response, Section, TtlRule};
 use futures_util::future::BoxFuture;
@@ -116,6 +117,11 @@ impl Handler for Quick {
     fn keyword(&self) -> &'static str {
         "upstream"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         let Some(after) = self.after[usize::from(request.query.qtype == RecordType::A)] else { return FastPath::Slow };
         answer(request).write(request.query, request.wire, request.reply(TtlRule::Keep), reply);

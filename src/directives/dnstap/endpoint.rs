@@ -41,6 +41,10 @@ impl Endpoint {
             readers,
             ending: Ending::default(),
         });
+        if !process.reaches_out {
+            shared.ending.set_come();
+            return Ok(Self(shared));
+        }
         let make = || tokio::runtime::Builder::new_current_thread().enable_all().build();
         let of_thread = shared.clone();
         let body = move |runtime: tokio::runtime::Runtime| {
@@ -56,6 +60,11 @@ impl Endpoint {
         threads::spawn_with_runtime("dnstap", None, make, body)
             .map_err(|error| BuildError(format!("dnstap cannot write to {}: {error}", config.text)))?;
         Ok(Self(shared))
+    }
+
+    /// Where it is, as the Corefile has it.
+    pub(super) fn text(&self) -> &str {
+        &self.0.config.text
     }
 
     /// Whether anybody reads what is written.

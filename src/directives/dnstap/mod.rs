@@ -119,6 +119,11 @@ impl Tap {
 }
 
 impl Observer for Tap {
+    fn explain(&self, _request: &Request<'_>) -> String {
+        let reader = if self.endpoint.is_wanted() { "" } else { ", where nobody reads it" };
+        format!("writes it to {}{reader}", self.endpoint.text())
+    }
+
     fn observe(&self, exchange: &Exchange<'_>) {
         if !self.endpoint.is_wanted() {
             return;

@@ -8,7 +8,9 @@ mod tests;
 
 pub(super) use parse::parse;
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer, PacketHits};
+use crate::chain::{
+    BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer, PacketHits, Request,
+};
 use consolidate::{Consolidation, Pattern};
 use futures_util::future::BoxFuture;
 use std::fmt;
@@ -73,6 +75,13 @@ impl ErrorLog {
 }
 
 impl Observer for ErrorLog {
+    fn explain(&self, _request: &Request<'_>) -> String {
+        match self.consolidations.len() {
+            0 => "writes a line if it fails".to_owned(),
+            _ => "writes a line if it fails, or one for many alike".to_owned(),
+        }
+    }
+
     fn observe(&self, exchange: &Exchange<'_>) {
         let Some(failure) = exchange.failure else { return };
         let mut level = Level::Error;

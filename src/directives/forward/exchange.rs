@@ -264,6 +264,20 @@ impl Exchanger {
         }
     }
 
+    /// Which upstream is asked first by turns ([`UpstreamSelector::next_in_turn`]).
+    pub(super) fn next_in_turn(&self) -> usize {
+        self.selector.next_in_turn()
+    }
+
+    /// The transport that an upstream is asked over first.
+    pub(super) fn transport_to(&self, upstream: &Upstream, request: &Request<'_>) -> Transport {
+        upstream.transport_for(match (self.options.force_tcp, self.options.prefer_udp) {
+            (true, _) => Transport::Tcp,
+            (false, true) => Transport::Udp,
+            (false, false) => request.peer.transport,
+        })
+    }
+
     /// Asks one upstream over the transport that the options say, or else over that of the client.
     async fn ask_over_transport(
         &self,
@@ -271,11 +285,7 @@ impl Exchanger {
         query: &Arc<UpstreamQuery>,
         request: &Request<'_>,
     ) -> Result<Response, NoAnswer> {
-        let mut transport = upstream.transport_for(match (self.options.force_tcp, self.options.prefer_udp) {
-            (true, _) => Transport::Tcp,
-            (false, true) => Transport::Udp,
-            (false, false) => request.peer.transport,
-        });
+        let mut transport = self.transport_to(upstream, request);
         loop {
             let outcome = match self.observers.is_empty() && !Spans::are_recorded() {
                 true => upstream.ask(query, transport).await,

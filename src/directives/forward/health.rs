@@ -36,6 +36,11 @@ impl UpstreamHealth {
         max_fails != 0 && self.failures.load(Ordering::Relaxed) > max_fails
     }
 
+    /// Failed probes in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     /// Probes the upstream in the background until it answers, unless that is done already. Probing ends when the
     /// upstream is dropped.
     pub(super) fn start_probing(self: &Arc<Self>) {

@@ -15,6 +15,7 @@ mod connection_task;
 mod deadline_timer;
 mod error;
 mod exchange;
+mod explain;
 mod health;
 mod https_streams;
 mod idle_timer;
@@ -44,8 +45,8 @@ mod upstream_socket;
 mod upstream_stream;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext,
-    Part, Request, Transport,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Course, Explanation, Failure, Following, Handler,
+    Next, Outcome, ParseContext, Part, Request, Transport,
 };
 use crate::corefile;
 use crate::fairness::{ConcurrencyLimiter, PermitOutcome, SharedFairness};
@@ -284,6 +285,10 @@ impl Forward {
 impl Handler for Forward {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        self.explain_asking(request, rest, explanation)
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

@@ -43,6 +43,11 @@ impl UpstreamSelector {
         Self { policy, requests: AtomicU32::new(0) }
     }
 
+    /// Which upstream is the next by turns, counted on and on: the remainder by their number is its place.
+    pub(super) fn next_in_turn(&self) -> usize {
+        self.requests.load(Ordering::Relaxed).wrapping_add(1) as usize
+    }
+
     /// The order of `count` upstreams for one request. `random_below` returns a random number below its argument, which
     /// is never 0.
     pub(super) fn order(&self, count: usize, mut random_below: impl FnMut(usize) -> usize) -> UpstreamOrder {
@@ -83,6 +88,7 @@ mod tests {
         let selector = UpstreamSelector::new(UpstreamPolicy::RoundRobin);
         let orders: Vec<_> = (0..4).map(|_| selector.order(3, |_| 0).to_vec()).collect();
         assert_eq!(orders, [vec![1, 0, 2], vec![2, 0, 1], vec![0, 1, 2], vec![1, 0, 2]]);
+        assert_eq!((selector.next_in_turn() % 3, selector.next_in_turn() % 3), (2, 2), "to look is not to take");
     }
 
     #[test]

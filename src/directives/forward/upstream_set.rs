@@ -104,6 +104,9 @@ impl Speaking {
     }
 }
 
+/// Upstreams that may be asked, and addresses of those that may not.
+type UsableUpstreams = (Arc<Vec<Arc<Upstream>>>, Vec<SocketAddr>);
+
 impl UpstreamSet {
     pub(super) fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
         let (registry, reload_state) = (&context.process.registry, &context.process.reload_state);
@@ -162,6 +165,16 @@ impl UpstreamSet {
                 upstreams = self.current.load_full();
             }
         }
+        self.usable_of(upstreams).map(|(usable, _)| usable)
+    }
+
+    /// The upstreams that may be asked, as [`UpstreamSet::usable`] has them, without waiting, and the addresses of
+    /// those that are left out as they lead back to us.
+    pub(super) fn peek(&self) -> Result<UsableUpstreams, NoUpstreams> {
+        self.usable_of(self.current.load_full())
+    }
+
+    fn usable_of(&self, mut upstreams: Arc<Vec<Arc<Upstream>>>) -> Result<UsableUpstreams, NoUpstreams> {
         if upstreams.is_empty() {
             return Err(self.why_empty.clone());
         }
@@ -170,7 +183,7 @@ impl UpstreamSet {
             let is_usable = |upstream: &&Arc<Upstream>| !looping.contains(&upstream.address);
             upstreams = Arc::new(upstreams.iter().filter(is_usable).cloned().collect());
         }
-        if upstreams.is_empty() { Err(NoUpstreams::Looping) } else { Ok(upstreams) }
+        if upstreams.is_empty() { Err(NoUpstreams::Looping) } else { Ok((upstreams, looping)) }
     }
 
     pub(super) fn has_hosts(&self) -> bool {

@@ -2,8 +2,8 @@
 //! README.md beside this file.
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Handler, Next, Outcome, ParseContext, Part,
-    Request,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Course, Effect, Explanation, Following, Handler,
+    Next, Outcome, ParseContext, Part, Request,
 };
 use crate::corefile::{Diagnostics, Directive, OptionLine};
 use crate::message::{Header, Query};
@@ -104,6 +104,13 @@ impl Configured for HeaderRules {
 struct HeaderFlags(HeaderRules);
 
 impl HeaderFlags {
+    fn with_flags(&self, mut answer: Answer) -> Answer {
+        for (flag, on) in &self.0.response {
+            answer.response.set_flag(*flag, *on);
+        }
+        answer
+    }
+
     /// The query with another RD; `None` if it stays.
     fn changed(&self, query: &Query) -> Option<Query> {
         let flags = match self.0.recursion_desired? {
@@ -119,15 +126,30 @@ impl Handler for HeaderFlags {
         KEYWORD
     }
 
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        let changed = self.changed(request.query);
+        if let Some(query) = &changed {
+            explanation.set_effect(Effect::Changes);
+            let is_set = query.header.flags & RECURSION_DESIRED != 0;
+            explanation.say(format!("the query goes on with RD {}", if is_set { "set" } else { "clear" }));
+        }
+        for (flag, on) in &self.0.response {
+            explanation.set_effect(Effect::Changes);
+            let name = if *flag == AUTHORITATIVE { "AA" } else { "RA" };
+            explanation.say(format!("{name} of the answer is {}", if *on { "set" } else { "cleared" }));
+        }
+        let query = changed.as_ref().unwrap_or(request.query);
+        match rest.explain(&Request { query, ..*request }, explanation) {
+            Course::Known(Ok(answer)) => Course::Known(Ok(self.with_flags(answer))),
+            course => course,
+        }
+    }
+
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let changed = self.changed(request.query);
             let query = changed.as_ref().unwrap_or(request.query);
-            let Answer { mut response, from } = next.run(Request { query, ..request }).await?;
-            for (flag, on) in &self.0.response {
-                response.set_flag(*flag, *on);
-            }
-            Ok(Answer { response, from })
+            Ok(self.with_flags(next.run(Request { query, ..request }).await?))
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::KEYWORD;
 use super::table::Table;
-use crate::chain::{After, Answer, Failure, FastPath, Handler, Next, Outcome, Request};
+use crate::chain::{After, Answer, Course, Explanation, Failure, FastPath, Following, Handler, Next, Outcome, Request};
 use crate::message::{Class, LowerName, OwnAnswer, Query, Rcode, RecordType, ReplyShape, Response, TtlRule, WireError};
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -95,6 +95,13 @@ impl Hosts {
             Say::Nothing | Say::NoData | Say::Failure => answer.response(query, wire, std::iter::empty()),
         }
     }
+
+    fn outcome(&self, say: &Say<'_>, request: &Request<'_>) -> Outcome {
+        let response = self.response(say, request.query, request.wire);
+        response
+            .map(|response| Answer { response, from: KEYWORD })
+            .map_err(|error| Failure::servfail(KEYWORD, format!("the answer cannot be composed: {error}")))
+    }
 }
 
 fn is_within_any(name: &LowerName, zones: &[LowerName]) -> bool {
@@ -104,6 +111,27 @@ fn is_within_any(name: &LowerName, zones: &[LowerName]) -> bool {
 impl Handler for Hosts {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        let table = self.table.load();
+        let query = request.query;
+        let say = self.say(&table, query);
+        explanation.say(match &say {
+            Say::Nothing if query.qclass != Class::IN => "is for class IN alone",
+            Say::Nothing if query.qtype == RecordType::PTR => "no entry has the address",
+            Say::Nothing if !is_within_any(&query.name, &self.origins) => "the name is in none of its zones",
+            Say::Nothing if table.has(&query.name) => "an entry has the name, and not the type: falls through",
+            Say::Nothing => "no entry has the name: falls through",
+            Say::V4(_) | Say::V6(_) => "an entry has the name",
+            Say::Names(_) => "an entry has the address",
+            Say::NoData => "an entry has the name, and none an address of this type",
+            Say::Failure => "no entry has the name, and it does not fall through",
+        });
+        if matches!(say, Say::Nothing) {
+            return rest.explain(request, explanation);
+        }
+        explanation.end(self.outcome(&say, request), None)
     }
 
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
@@ -122,10 +150,7 @@ impl Handler for Hosts {
         if matches!(say, Say::Nothing) {
             return next.run(request);
         }
-        let outcome = self.response(&say, request.query, request.wire);
-        let outcome = outcome
-            .map(|response| Answer { response, from: KEYWORD })
-            .map_err(|error| Failure::servfail(KEYWORD, format!("the answer cannot be composed: {error}")));
-        Box::pin(async move { outcome })
+        let outcome = self.outcome(&say, &request);
+        Box::pin(async { outcome })
     }
 }

@@ -133,6 +133,15 @@ fn is_weighted(asked: Option<RecordType>) -> bool {
 }
 
 impl Arranger for LoadBalance {
+    fn explain(&self) -> String {
+        let order = match self.policy {
+            BalancePolicy::RoundRobin => "the addresses of the answer come in any order",
+            BalancePolicy::Weighted(_) => "the first address of the answer is chosen by weights",
+        };
+        let preferred = if self.prefer.is_empty() { "" } else { ", those of preferred networks first" };
+        format!("{order}{preferred}")
+    }
+
     fn arrange(&self, reply: &mut Vec<u8>, start: usize) {
         let below = match self.policy {
             BalancePolicy::RoundRobin => Some((|count| fastrand::usize(..count)) as fn(usize) -> usize),

@@ -4,8 +4,8 @@
 mod zones;
 
 use crate::chain::{
-    After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome,
-    ParseContext, Part, Request,
+    After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Course, Explanation, Failure, FastPath,
+    Following, Handler, Next, Outcome, ParseContext, Part, Request,
 };
 use crate::corefile::{Diagnostics, Directive, OptionLine, quote, value};
 use crate::message::{Class, Query, RecordType, Response, TtlRule};
@@ -107,6 +107,13 @@ impl Local {
         let place = if query.qclass == Class::IN { zones::place(&query.name) } else { None };
         place.filter(|place| self.has_localhost_of_domain || *place != LocalName::LocalhostOfDomain)
     }
+    fn answer(&self, place: LocalName, request: &Request<'_>) -> Outcome {
+        let response = match self.ready(request.query) {
+            Some(response) => Ok(response.clone()),
+            None => zones::respond(place, request.query, request.wire),
+        };
+        response.map(|response| Answer { response, from: KEYWORD }).map_err(|error| Failure::servfail(KEYWORD, error))
+    }
     fn ready(&self, query: &Query) -> Option<&Response> {
         let asked = |ready: &&PreparedAnswer| ready.qtype == query.qtype && ready.name == query.name.as_wire();
         self.ready.iter().find(asked).map(|ready| &ready.response)
@@ -116,6 +123,21 @@ impl Local {
 impl Handler for Local {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        let Some(place) = self.place(request.query) else {
+            explanation.say("no name of this machine, of localhost or of loopback addresses");
+            return rest.explain(request, explanation);
+        };
+        explanation.say(match place {
+            LocalName::Localhost | LocalName::BelowLocalhost => "the name means this machine (RFC 6761 section 6.3)",
+            LocalName::LocalhostOfDomain => "localhost with a domain of a search list means this machine",
+            LocalName::Loopback(_) | LocalName::Apex(_) | LocalName::Reverse(_) => {
+                "a reverse zone of this machine alone (RFC 6303 section 4)"
+            }
+        });
+        explanation.end(self.answer(place, request), None)
     }
 
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
@@ -138,14 +160,8 @@ impl Handler for Local {
                 request.peer.client
             );
         }
-        let outcome = match self.ready(request.query) {
-            Some(response) => Ok(response.clone()),
-            None => zones::respond(place, request.query, request.wire),
-        };
-        let outcome = outcome
-            .map(|response| Answer { response, from: KEYWORD })
-            .map_err(|error| Failure::servfail(KEYWORD, error));
-        Box::pin(async move { outcome })
+        let outcome = self.answer(place, &request);
+        Box::pin(async { outcome })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::chain::Exchange;
 use crate::message::{Rcode, RecordType, Response, Section};
+use std::fmt;
 
 pub(super) use crate::message::ResponseType;
 
@@ -30,6 +31,14 @@ pub(super) struct ClassSet {
     success: bool,
     denial: bool,
     error: bool,
+}
+
+impl fmt::Display for ClassSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let classes = [LoggedClass::Success, LoggedClass::Denial, LoggedClass::Error];
+        let words: Vec<_> = classes.into_iter().filter(|class| self.contains(*class)).map(LoggedClass::label).collect();
+        f.write_str(&words.join(" or "))
+    }
 }
 
 impl ClassSet {

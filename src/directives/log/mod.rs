@@ -9,7 +9,7 @@ pub(super) use parse::parse;
 
 use crate::chain::{
     BlockMetadata, BuildContext, BuildError, Built, Configured, Differing, Exchange, Format, HitObserver, Level,
-    LineSink, Observer, PacketFormat, PacketHits, Received, unix_seconds,
+    LineSink, Observer, PacketFormat, PacketHits, Received, Request, unix_seconds,
 };
 use crate::message::LowerName;
 use class::{ClassSet, ResponseType};
@@ -52,10 +52,14 @@ struct Logger {
 }
 
 impl Logger {
+    /// Only the first rule in whose scope the name lies counts, as in the reference.
+    fn rule_of(&self, name: &LowerName) -> Option<&LogRule> {
+        self.rules.iter().find(|rule| name.is_within(rule.scope.as_wire()))
+    }
+
     /// How an exchange is logged, if it is.
     fn format_of(&self, exchange: &Exchange<'_>) -> Option<(&Format, ResponseType)> {
-        // Only the first rule in whose scope the name lies counts, as in the reference.
-        let rule = self.rules.iter().find(|rule| exchange.request.query.name.is_within(rule.scope.as_wire()))?;
+        let rule = self.rule_of(&exchange.request.query.name)?;
         let needs_type = rule.classes != ClassSet::ALL || rule.format.has_label(&[TYPE, CLASS]);
         let response_type = match needs_type {
             true => ResponseType::of(exchange, unix_seconds()),
@@ -76,6 +80,16 @@ impl Logger {
 }
 
 impl Observer for Logger {
+    fn explain(&self, request: &Request<'_>) -> String {
+        match self.rule_of(&request.query.name) {
+            None => "writes no line: no rule is for the name".to_owned(),
+            Some(LogRule { scope, classes: ClassSet::ALL, .. }) => format!("writes a line, by its rule for {scope}"),
+            Some(LogRule { scope, classes, .. }) => {
+                format!("writes a line if the answer is of class {classes}, by its rule for {scope}")
+            }
+        }
+    }
+
     fn observe(&self, exchange: &Exchange<'_>) {
         if let Some((format, response_type)) = self.format_of(exchange) {
             let name = &exchange.request.query.name;

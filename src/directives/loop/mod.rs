@@ -4,8 +4,8 @@ mod probes;
 mod watch;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, ChainUpstreams, Configured, FastPath, Handler, Next, Outcome,
-    ParseContext, Part, Request,
+    Answer, BlockConfig, BuildContext, BuildError, Built, ChainUpstreams, Configured, Course, Explanation, FastPath,
+    Following, Handler, Next, Outcome, ParseContext, Part, Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, RecordType, Response};
@@ -81,6 +81,22 @@ impl Drop for Loop {
 impl Handler for Loop {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        let query = request.query;
+        if query.qtype == RecordType::HINFO && self.watch.awaits(&query.name) {
+            explanation.say("this is a probe of ours, under way: if it comes back, its upstream is left out");
+            let response = Response::empty(query, request.wire, Rcode::NXDOMAIN);
+            return explanation.end(Ok(Answer { response, from: KEYWORD }), None);
+        }
+        let looping = self.watch.marks().into_iter().filter(|(_, is_looping)| *is_looping);
+        let looping: Vec<String> = looping.map(|(address, _)| address.to_string()).collect();
+        match looping.as_slice() {
+            [] => explanation.say("no upstream leads back to us"),
+            some => explanation.say(format!("left out, as they lead back to us: {}", some.join(", "))),
+        }
+        rest.explain(request, explanation)
     }
 
     fn serve_fast(&self, request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {

@@ -24,6 +24,9 @@ impl Probes {
         probe.returned = true;
         Some(probe.upstream.clone())
     }
+    pub(super) fn has(&self, name: &LowerName) -> bool {
+        self.0.iter().any(|probe| probe.name.as_wire() == name.as_wire())
+    }
     pub(super) fn has_returned(&self, name: &Name) -> bool {
         let name = name.to_lower();
         self.0.iter().any(|probe| probe.returned && probe.name.as_wire() == name.as_wire())

@@ -57,6 +57,11 @@ impl Watch {
         marks
     }
 
+    /// Whether a probe for `name` is under way.
+    pub(super) fn awaits(&self, name: &LowerName) -> bool {
+        self.probes.lock().has(name)
+    }
+
     /// A HINFO query for `name` has come from `client`. If it is a probe of ours, its upstream is left out from now on.
     pub(super) fn sight(&self, name: &LowerName, client: SocketAddr) -> bool {
         let Some(upstream) = self.probes.lock().sight(name) else { return false };

@@ -14,6 +14,12 @@ pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
     });
 }
 
+/// What it does with a query, in a line.
+pub(super) fn explain(block: &BlockConfig) -> Option<String> {
+    let zones: Vec<String> = block.metadata.as_ref()?.iter().map(ToString::to_string).collect();
+    Some(format!("directives say what they know of names below {}", zones.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse;

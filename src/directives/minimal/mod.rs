@@ -2,8 +2,8 @@
 //! they can be; see README.md beside this file.
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Handler, Next, Outcome, ParseContext, Part,
-    Request,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Course, Effect, Explanation, Following, Handler,
+    Next, Outcome, ParseContext, Part, Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, RecordType, Response, Section};
@@ -35,15 +35,25 @@ impl Handler for Minimal {
         KEYWORD
     }
 
-    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        Box::pin(async move {
-            let Answer { mut response, from } = next.run(request).await?;
-            if is_answer(&response) {
-                response.keep_answers_only();
-            }
-            Ok(Answer { response, from })
-        })
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        explanation.set_effect(Effect::Changes);
+        explanation.say("the answer loses its authority and additional sections, unless it is a denial or a referral");
+        match rest.explain(request, explanation) {
+            Course::Known(Ok(answer)) => Course::Known(Ok(shortened(answer))),
+            course => course,
+        }
     }
+
+    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move { Ok(shortened(next.run(request).await?)) })
+    }
+}
+
+fn shortened(mut answer: Answer) -> Answer {
+    if is_answer(&answer.response) {
+        answer.response.keep_answers_only();
+    }
+    answer
 }
 
 /// Neither an error, nor a denial, which is proven by its authority section, nor a referral, which consists of it.

@@ -25,6 +25,12 @@ pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
     block.nsid = Some(name.into_bytes().into());
 }
 
+/// What it does with a query, in a line.
+pub(super) fn explain(block: &BlockConfig) -> Option<String> {
+    let name = block.nsid.as_ref()?;
+    Some(format!("a client that asks which server this is gets {:?}", String::from_utf8_lossy(name)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse;

@@ -1,7 +1,7 @@
 //! Counts exchanges. A series is made when its first exchange comes, as in the reference. From then on all that an
 //! exchange is counted in is found at once, side by side.
 
-use crate::chain::{Exchange, HitCounter, Observer, PacketHits, Transport};
+use crate::chain::{Exchange, HitCounter, Observer, PacketHits, Request, Transport};
 use crate::message::{Rcode, RecordType};
 use crate::metrics::{Counter, Histogram, REQUESTS, Registry, SIZE_BUCKETS, TIME_BUCKETS};
 use std::net::SocketAddr;
@@ -186,6 +186,10 @@ impl Report {
 }
 
 impl Observer for Report {
+    fn explain(&self, _request: &Request<'_>) -> String {
+        "counts it".to_owned()
+    }
+
     fn observe(&self, exchange: &Exchange<'_>) {
         self.with_row(exchange, |row| row.count(exchange.request.wire.len(), exchange.reply.len(), exchange.elapsed));
     }

@@ -13,6 +13,13 @@ use smallvec::SmallVec;
 #[derive(Debug)]
 pub(super) struct CnameRule(pub NameRule);
 
+/// An alias of an answer that is to lead elsewhere.
+pub(super) struct NewAlias {
+    /// Its place in the answer section.
+    place: usize,
+    pub target: LowerName,
+}
+
 impl CnameRule {
     /// The answer with the first alias that the rule is for leading elsewhere: the aliases up to that one, its target
     /// rewritten, and what this server answers to a question for the new target. `None` if the rule is for none, or
@@ -23,28 +30,26 @@ impl CnameRule {
         request: &OwnedRequest,
         lookup: &Lookup,
     ) -> Option<Response> {
-        let (place, target) = self.find(response)?;
-        let asked = asking_for(&target, request);
-        let found = match lookup.ask(&asked, KEYWORD).await {
-            Ok(answer) => answer.response,
+        let alias = self.find(response, |target, text| {
+            tracing::warn!("rewrite: the CNAME target {target} becomes `{text}`, which is no name");
+        })?;
+        match lookup.ask(&alias.question(request), KEYWORD).await {
+            Ok(answer) => alias.join(response, &answer.response),
             Err(failure) => {
-                tracing::debug!("rewrite: the CNAME target {target} has no answer: {failure}");
-                return None;
+                tracing::debug!("rewrite: the CNAME target {} has no answer: {failure}", alias.target);
+                None
             }
-        };
-        join(response, place, &target, &found).ok()
+        }
     }
 
-    /// The first alias that the rule is for: its place in the answer section, and the new target.
-    fn find(&self, response: &Response) -> Option<(usize, LowerName)> {
+    /// The first alias that the rule is for. `tell` is told of each that would lead to a text that is no name.
+    pub(super) fn find(&self, response: &Response, tell: impl Fn(&LowerName, &str)) -> Option<NewAlias> {
         let answers = response.records().take(response.answer_count()).enumerate();
         for (place, record) in answers.filter(|(_, record)| record.rtype == RecordType::CNAME) {
             let target = record.data().ok()?.names.first()?.to_lower();
             match self.0.apply(&Subject::new(&target)) {
-                Some(Ok(target)) => return Some((place, target)),
-                Some(Err(text)) => {
-                    tracing::warn!("rewrite: the CNAME target {target} becomes `{text}`, which is no name")
-                }
+                Some(Ok(target)) => return Some(NewAlias { place, target }),
+                Some(Err(text)) => tell(&target, &text),
                 None => {}
             }
         }
@@ -52,12 +57,20 @@ impl CnameRule {
     }
 }
 
-/// The request with the question for `target`, class IN.
-fn asking_for(target: &LowerName, request: &OwnedRequest) -> OwnedRequest {
-    let mut wire = SmallVec::new();
-    let borrowed = request.borrow();
-    let query = request.query.with_question(&request.wire, (target, request.query.qtype, Class::IN), &mut wire);
-    OwnedRequest { wire, query, ..borrowed.to_owned() }
+impl NewAlias {
+    /// The request with the question for the new target, class IN.
+    pub(super) fn question(&self, request: &OwnedRequest) -> OwnedRequest {
+        let mut wire = SmallVec::new();
+        let borrowed = request.borrow();
+        let question = (&self.target, request.query.qtype, Class::IN);
+        let query = request.query.with_question(&request.wire, question, &mut wire);
+        OwnedRequest { wire, query, ..borrowed.to_owned() }
+    }
+
+    /// The answer with this alias in it, and what it leads to.
+    pub(super) fn join(&self, response: &Response, found: &Response) -> Option<Response> {
+        join(response, self.place, &self.target, found).ok()
+    }
 }
 
 /// The aliases of an answer up to the one at `place`, which gets this target, and then the answers to the question for

@@ -9,6 +9,7 @@ mod change;
 mod cname;
 mod edns;
 mod expansion;
+mod explain;
 mod name_match;
 mod name_rule;
 mod parse;
@@ -19,8 +20,8 @@ mod tests;
 pub(super) use parse::parse;
 
 use crate::chain::{
-    After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, HitCounters,
-    Lookup, Next, Outcome, OwnedRequest, PacketAnswer, Purpose, Request,
+    After, Answer, BuildContext, BuildError, Built, Configured, Course, Explanation, Failure, FastPath, FastRest,
+    Following, Handler, HitCounters, Lookup, Next, Outcome, OwnedRequest, PacketAnswer, Purpose, Request,
 };
 use crate::message::{Edit, edit_reply};
 use crate::metrics::Counter;
@@ -136,6 +137,10 @@ fn rewritten(request: &Request<'_>, change: &RewrittenRequest<'_>) -> OwnedReque
 impl Handler for Rewrite {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        self.explain_rules(request, rest, explanation)
     }
 
     fn set_lookup(&self, lookup: &Lookup) {

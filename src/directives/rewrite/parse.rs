@@ -102,7 +102,7 @@ impl<'a> RuleReader<'a> {
                 }
             }
         }?;
-        Some(RewriteRule { goes_on, action })
+        Some(RewriteRule { place: self.keyword, goes_on, action })
     }
 
     /// Records an error; gives `None` for the caller to give back.

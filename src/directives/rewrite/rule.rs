@@ -6,11 +6,14 @@ use super::edns::{EdnsRule, RewriteQuestion};
 use super::name_match::{NameMatch, Subject};
 use super::name_rule::NameRule;
 use crate::chain::Request;
+use crate::corefile::Span;
 use crate::message::{Class, Rcode, RecordType};
 
 /// One rule.
 #[derive(Debug)]
 pub(super) struct RewriteRule {
+    /// Where it stands.
+    pub place: Span,
     /// `continue`: the rules after this one are looked at too once it has matched.
     pub goes_on: bool,
     pub action: RewriteAction,

@@ -3,7 +3,8 @@
 use super::parse;
 use crate::chain::testing::{Question, build, configure};
 use crate::chain::{
-    After, Answer, Chain, Failure, FastPath, Handler, Next, Outcome, PacketAnswer, ProcessContext, Purpose, Request,
+    After, Answer, Chain, Course, Explanation, Failure, FastPath, Following, Handler, Next, Outcome, PacketAnswer,
+    ProcessContext, Purpose, Request,
 };
 use crate::message::{Name, Rcode, RecordType, Response, Section, TtlRule};
 use futures_util::FutureExt;
@@ -61,6 +62,11 @@ impl Handler for Example {
     fn keyword(&self) -> &'static str {
         "example"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         let Some(response) = Self::response(request) else { return FastPath::Slow };
         response.write(request.query, request.wire, request.reply(TtlRule::Keep), reply);

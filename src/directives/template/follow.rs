@@ -2,7 +2,7 @@
 //! with the alias.
 
 use super::KEYWORD;
-use crate::chain::{Lookup, Request};
+use crate::chain::{Lookup, OwnedRequest, Request};
 use crate::message::{Name, Query, Response, Section};
 
 /// The target of a CNAME record in wire form.
@@ -15,12 +15,7 @@ pub(super) fn target(record: &[u8]) -> Option<Name> {
 /// What this server answers to the client's query with another name; `None` if that fails, and the alias is then all
 /// there is.
 pub(super) async fn ask(request: &Request<'_>, target: &Name, lookup: &Lookup) -> Option<Response> {
-    let (before, rest) = request.wire.split_at_checked(12)?;
-    let after = rest.get(usize::from(request.query.question_end).checked_sub(12)?..)?;
-    let (qtype, qclass) = (request.query.qtype.0.to_be_bytes(), request.query.qclass.0.to_be_bytes());
-    let wire = [before, target.as_wire(), &qtype, &qclass, after].concat();
-    let query = Query::read(&wire).ok()?;
-    let asked = Request { wire: &wire, query: &query, ..*request }.to_owned();
+    let asked = question(request, target)?;
     match lookup.ask(&asked, KEYWORD).await {
         Ok(answer) => Some(answer.response),
         Err(failure) => {
@@ -28,6 +23,16 @@ pub(super) async fn ask(request: &Request<'_>, target: &Name, lookup: &Lookup) -
             None
         }
     }
+}
+
+/// The client's query with another name.
+pub(super) fn question(request: &Request<'_>, target: &Name) -> Option<OwnedRequest> {
+    let (before, rest) = request.wire.split_at_checked(12)?;
+    let after = rest.get(usize::from(request.query.question_end).checked_sub(12)?..)?;
+    let (qtype, qclass) = (request.query.qtype.0.to_be_bytes(), request.query.qclass.0.to_be_bytes());
+    let wire = [before, target.as_wire(), &qtype, &qclass, after].concat();
+    let query = Query::read(&wire).ok()?;
+    Some(Request { wire: &wire, query: &query, ..*request }.to_owned())
 }
 
 /// The answer section, names written out.

@@ -5,10 +5,11 @@ use super::counters::Counters;
 use super::follow;
 use super::rule::{Match, PrintedName, RecordTemplate, TemplateRule};
 use crate::chain::{
-    After, Answer, BlockMetadata, BuildContext, Failure, FastPath, Handler, HitCounter, Lookup, Next, Outcome, Purpose,
-    Request,
+    After, Answer, BlockMetadata, BuildContext, Course, Effect, Explanation, Failure, FastPath, Following, Handler,
+    HitCounter, Lookup, Next, Outcome, Purpose, Request,
 };
-use crate::message::{Class, FixedAnswer, Rcode, RecordType, Response, Section};
+use crate::go_template::Value;
+use crate::message::{Class, FixedAnswer, Name, Rcode, RecordType, Response, Section};
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -106,36 +107,107 @@ impl Templates {
         let key = Self::key(&request, served, zone);
         self.counters.count(&key);
         if rule.rcode == Rcode::SERVFAIL {
-            return Ok(Answer {
-                response: Response::empty(request.query, request.wire, Rcode::SERVFAIL),
-                from: KEYWORD,
-            });
+            return Ok(bare_servfail(&request));
         }
         let data = rule.data(&request, zone, pattern, &self.metadata, &mut PrintedName::default());
-        let asks_for_address = matches!(request.query.qtype, RecordType::A | RecordType::AAAA);
-        let (mut records, mut is_truncated) = (Vec::with_capacity(rule.records.len()), false);
+        let mut made = MadeAnswer::default();
         for (index, record) in rule.records.iter().enumerate() {
-            let (rtype, wire) = record.make(data.clone()).map_err(|error| {
+            let target = made.add(record, &data, &request).map_err(|error| {
                 self.counters.count_failure(&key, record, &error);
                 served.tell(index, record, &error, request.received);
                 Failure::servfail(KEYWORD, error)
             })?;
-            let target = (asks_for_address && rtype == RecordType::CNAME && record.section == Section::Answer)
-                .then(|| follow::target(&wire))
-                .flatten();
-            records.push((record.section, wire));
             if let Some(target) = target
                 && let Some(lookup) = self.lookup.get()
                 && let Some(found) = follow::ask(&request, &target, lookup).await
             {
-                is_truncated = found.is_truncated();
-                records.extend(follow::answers(&found));
+                made.follow(&found);
             }
         }
-        let mut response = Response::from_wire_records(request.query, request.wire, rule.rcode, &records)
+        made.finish(rule, &request)
+    }
+
+    /// What [`Templates::answer`] does.
+    fn explain_rule(
+        &self,
+        request: Request<'_>,
+        served: &ZoneRule,
+        zone: usize,
+        pattern: Option<usize>,
+        explanation: &mut Explanation,
+    ) -> Course {
+        let (rule, step) = (&served.rule, explanation.step());
+        if rule.rcode == Rcode::SERVFAIL {
+            return explanation.end(Ok(bare_servfail(&request)), None);
+        }
+        let data = rule.data(&request, zone, pattern, &self.metadata, &mut PrintedName::default());
+        let mut made = MadeAnswer::default();
+        for record in &rule.records {
+            let target = match made.add(record, &data, &request) {
+                Ok(target) => target,
+                Err(error) => return explanation.end(Err(Failure::servfail(KEYWORD, error)), None),
+            };
+            let asked = target.and_then(|target| Some((follow::question(&request, &target)?, target)));
+            if let (Some((asked, target)), Some(lookup)) = (asked, self.lookup.get()) {
+                explanation.set_effect(Effect::Answers);
+                explanation.say(format!("its answer is an alias for {target}, which is asked for in turn:"));
+                let found = match lookup.explain(&asked, explanation) {
+                    Course::Asks => return Course::Asks,
+                    Course::Known(found) => found,
+                };
+                explanation.again(step);
+                explanation.say(match &found {
+                    Ok(_) => "adds what that is answered",
+                    Err(_) => "that has no answer, so the alias is all",
+                });
+                if let Ok(found) = found {
+                    made.follow(&found.response);
+                }
+            }
+        }
+        explanation.end(made.finish(rule, &request), None)
+    }
+}
+
+fn bare_servfail(request: &Request<'_>) -> Answer {
+    Answer { response: Response::empty(request.query, request.wire, Rcode::SERVFAIL), from: KEYWORD }
+}
+
+/// An answer as its records are made.
+#[derive(Default)]
+struct MadeAnswer {
+    records: Vec<(Section, Vec<u8>)>,
+    is_truncated: bool,
+}
+
+impl MadeAnswer {
+    /// Adds a record. Gives the target of an alias that the client wants followed.
+    fn add(
+        &mut self,
+        record: &RecordTemplate,
+        data: &Value,
+        request: &Request<'_>,
+    ) -> Result<Option<Name>, super::rule::MakeError> {
+        let asks_for_address = matches!(request.query.qtype, RecordType::A | RecordType::AAAA);
+        let (rtype, wire) = record.make(data.clone())?;
+        let target = (asks_for_address && rtype == RecordType::CNAME && record.section == Section::Answer)
+            .then(|| follow::target(&wire))
+            .flatten();
+        self.records.push((record.section, wire));
+        Ok(target)
+    }
+
+    /// Adds what was answered to the question for an alias's target.
+    fn follow(&mut self, found: &Response) {
+        self.is_truncated = found.is_truncated();
+        self.records.extend(follow::answers(found));
+    }
+
+    fn finish(self, rule: &TemplateRule, request: &Request<'_>) -> Outcome {
+        let mut response = Response::from_wire_records(request.query, request.wire, rule.rcode, &self.records)
             .map_err(|error| Failure::servfail(KEYWORD, format!("the records do not make an answer: {error}")))?;
         response.set_flag(AUTHORITATIVE, true);
-        if is_truncated {
+        if self.is_truncated {
             response.set_flag(0x0200, true);
         }
         if let Some(error) = &rule.extended_error {
@@ -172,6 +244,31 @@ fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
 impl Handler for Templates {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        let (served, zone, pattern) = match self.choose(request, &mut PrintedName::default()) {
+            Chosen::None => {
+                explanation.say("no template is for it");
+                return rest.explain(request, explanation);
+            }
+            Chosen::Refused => {
+                explanation.say("no pattern of a template for it matches, and it does not fall through");
+                let response = Response::empty(request.query, request.wire, Rcode::SERVFAIL);
+                return explanation.end(Ok(Answer { response, from: KEYWORD }), None);
+            }
+            Chosen::Rule { served, zone, pattern, .. } => (served, zone, pattern),
+        };
+        let rule = &served.rule;
+        explanation.set_place(rule.place);
+        let of_zone = served.zones.get(zone).map_or("", |zone| zone);
+        explanation.say(match pattern.and_then(|pattern| rule.patterns.get(pattern)) {
+            Some(pattern) => {
+                format!("this template is for it, by its zone {of_zone} and its pattern {}", pattern.as_str())
+            }
+            None => format!("this template is for it, by its zone {of_zone}"),
+        });
+        self.explain_rule(*request, served, zone, pattern, explanation)
     }
 
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {

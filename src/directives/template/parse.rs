@@ -42,6 +42,7 @@ fn parse_rule(directive: &Directive, context: &mut ParseContext<'_>) -> Option<T
         zones => parse_zones(zones, diagnostics),
     };
     let mut rule = TemplateRule {
+        place: directive.keyword.span,
         class: class?,
         rtype: rtype?,
         zones,

@@ -3,6 +3,7 @@
 use super::data::{QueryData, class_name, type_name};
 use super::record::{self, RecordError};
 use crate::chain::{BlockMetadata, Request};
+use crate::corefile::Span;
 use crate::go_regex::Regex;
 use crate::go_template::{Template, TemplateError, Value};
 use crate::message::{self, Class, ExtendedError, FixedAnswer, LowerName, Query, Rcode, RecordType, Section};
@@ -10,6 +11,8 @@ use std::sync::Arc;
 
 /// A `template` of a server block.
 pub(super) struct TemplateRule {
+    /// Where it stands.
+    pub place: Span,
     pub class: Class,
     pub rtype: RecordType,
     /// Zones whose names it is for.

@@ -11,7 +11,9 @@ mod zipkin;
 
 pub use parse::parse;
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Observer, PacketHits, Spans, Tracer};
+use crate::chain::{
+    BuildContext, BuildError, Built, Configured, Exchange, Observer, PacketHits, Request, Spans, Tracer,
+};
 use parse::Endpoint;
 use reporter::{Reporter, ReporterConfig};
 use std::net::SocketAddr;
@@ -92,6 +94,13 @@ impl Tracer for QueryTracer {
 }
 
 impl Observer for QueryTracer {
+    fn explain(&self, _request: &Request<'_>) -> String {
+        match self.every {
+            1 => "is traced".to_owned(),
+            every => format!("one of {every} is traced"),
+        }
+    }
+
     fn observe(&self, exchange: &Exchange<'_>) {
         let Some(spans) = Spans::current() else { return };
         let (request, query) = (&exchange.request, exchange.request.query);

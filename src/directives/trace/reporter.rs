@@ -145,6 +145,10 @@ impl Reporter {
                 "Spans that were dropped because the collector was not there, was too slow, or refused them.",
             ),
         });
+        if !process.reaches_out {
+            shared.ending.set_come();
+            return Ok(Self(shared));
+        }
         let make = || tokio::runtime::Builder::new_current_thread().enable_all().build();
         let of_thread = shared.clone();
         let body = move |runtime: tokio::runtime::Runtime| {

@@ -1,8 +1,8 @@
 //! The `whoami` directive tells a client how we see it; see README.md beside this file.
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext,
-    Part, Request,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Course, Explanation, Failure, Following, Handler,
+    Next, Outcome, ParseContext, Part, Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, Response, Section, WireError};
@@ -35,6 +35,11 @@ impl Configured for Whoami {
 impl Handler for Whoami {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, _rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        explanation.say("tells every client its own address, port and transport");
+        explanation.end(tell(*request).map_err(|error| Failure::servfail(KEYWORD, error)), None)
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {

@@ -13,6 +13,11 @@ impl Handler for TellsClient {
     fn keyword(&self) -> &'static str {
         "tells_client"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn depends_on_client(&self) -> bool {
         self.depends_on_client
     }
@@ -36,7 +41,7 @@ fn where_an_answer_depends_on_the_client_no_packet_is_repeated_to_another() {
         let block = Block { depends_on_client: handler.depends_on_client(), ..Block::of(Box::new([handler.clone()])) };
         let block = Arc::new(block);
         let mut zones = ZoneTable::default();
-        zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
+        zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0, place: None });
         let whole = listener(77, handler.clone(), Vec::new(), &process);
         let listener = Arc::new(Listener { zones, ..Arc::into_inner(whole).unwrap() });
         let (mut packets, now) = (PacketCache::default(), Instant::now());
@@ -90,6 +95,11 @@ impl Handler for SlowSilence {
     fn keyword(&self) -> &'static str {
         "slow_silence"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve<'a>(&'a self, _request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async { Err(Failure::silence("slow_silence")) })
     }

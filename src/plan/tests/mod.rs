@@ -1,6 +1,8 @@
 //! A Corefile's text to a plan, and messages through it.
 
 mod clients;
+mod explain;
+mod explain_cases;
 mod records;
 mod taps;
 mod views;
@@ -8,8 +10,9 @@ mod views;
 use super::{Dispatch, Listener, Plan, PlanConfig, configure};
 use crate::chain::testing::{Nowhere, process};
 use crate::chain::{
-    After, Answer, BatchClock, Exchange, Failure, FastPath, FastRest, Handler, HitCounter, Loaders, Next, Observer,
-    Outcome, PacketHits, Peer, ProcessContext, Purpose, Received, Request, Transport,
+    After, Answer, BatchClock, Course, Exchange, Explanation, Failure, FastPath, FastRest, Following, Handler,
+    HitCounter, Loaders, Next, Observer, Outcome, PacketHits, Peer, ProcessContext, Purpose, Received, Request,
+    Transport,
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType, Response};
@@ -67,7 +70,7 @@ fn listener_of(
 ) -> Arc<Listener> {
     let block = Arc::new(Block { observers: observers.into(), ..Block::of(handlers) });
     let mut zones = ZoneTable::default();
-    zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
+    zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0, place: None });
     Arc::new(Listener {
         number,
         clients: None,
@@ -75,6 +78,7 @@ fn listener_of(
         protocol: super::ClientProtocol::Plain,
         timeouts: crate::chain::Timeouts::default(),
         zones,
+        files: Arc::new([]),
         any_class: false,
         unmatched: Box::new([]),
         panics: process.panics.clone(),
@@ -399,6 +403,11 @@ impl Handler for Faulty {
     fn keyword(&self) -> &'static str {
         "faulty"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve_fast(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         if self.0 == Fault::FastPath {
             reply.extend_from_slice(b"half a reply");
@@ -416,6 +425,10 @@ impl Handler for Faulty {
 }
 
 impl Observer for Faulty {
+    fn explain(&self, _request: &Request<'_>) -> String {
+        "sees it".to_owned()
+    }
+
     fn observe(&self, _exchange: &Exchange<'_>) {
         assert_ne!(self.0, Fault::Observer, "as the test asked");
     }
@@ -425,6 +438,10 @@ impl Observer for Faulty {
 struct Seen(Mutex<Vec<(Rcode, bool)>>);
 
 impl Observer for Seen {
+    fn explain(&self, _request: &Request<'_>) -> String {
+        "sees it".to_owned()
+    }
+
     fn observe(&self, exchange: &Exchange<'_>) {
         self.0.lock().push((exchange.rcode, exchange.failure.is_some()));
     }
@@ -470,6 +487,11 @@ impl Handler for Cacheable {
     fn keyword(&self) -> &'static str {
         "cacheable"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         reply.extend_from_slice(&request.wire[..12]);
@@ -489,6 +511,10 @@ impl Handler for Cacheable {
 struct CountsHits(Option<Arc<Counted>>);
 
 impl Observer for CountsHits {
+    fn explain(&self, _request: &Request<'_>) -> String {
+        "sees it".to_owned()
+    }
+
     fn observe(&self, _exchange: &Exchange<'_>) {}
     fn packet_hits(&self, exchange: &Exchange<'_>) -> PacketHits {
         assert_eq!((exchange.answered_by, exchange.reply.len()), ("cacheable", 13));
@@ -605,6 +631,11 @@ impl Handler for Rejects {
     fn keyword(&self) -> &'static str {
         "rejects"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve_fast(&self, _request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {
         FastPath::Through
     }
@@ -627,6 +658,11 @@ impl Handler for StaleHandler {
     fn keyword(&self) -> &'static str {
         "stale"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve_fast(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         reply.extend_from_slice(b"stale");
         FastPath::Answered(After::Refresh)

@@ -39,6 +39,11 @@ impl Handler for Stale {
     fn keyword(&self) -> &'static str {
         "stale"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve_fast(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         reply.extend_from_slice(&[0; 12]);
         FastPath::Answered(After::Refresh)

@@ -68,7 +68,7 @@ impl Inner {
     }
 
     /// Whether upstreams are asked before anything stale is served.
-    fn verifies(&self) -> bool {
+    pub(super) fn verifies(&self) -> bool {
         matches!(self.policy.stale, Some(Stale { mode: StaleMode::Verify { .. }, .. }))
     }
 

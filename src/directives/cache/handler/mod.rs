@@ -1,5 +1,6 @@
 //! The cache in a block's chain: answers what it keeps, keeps what the rest of the chain answers.
 
+mod explain;
 mod insertion;
 mod lookup;
 mod policy;
@@ -16,8 +17,8 @@ use super::metrics::{Gauges, Labels, Metrics};
 use super::store::{QueryCount, Store};
 use super::subnet_answers::SubnetAnswers;
 use crate::chain::{
-    After, Answer, FastPath, FastRest, Handler, HitCounter, HitCounters, MemoryBudget, Next, Outcome, PacketAnswer,
-    ProcessContext, Purpose, Request, unix_seconds,
+    After, Answer, Course, Explanation, FastPath, FastRest, Following, Handler, HitCounter, HitCounters, MemoryBudget,
+    Next, Outcome, PacketAnswer, ProcessContext, Purpose, Request, unix_seconds,
 };
 use crate::message::{LowerName, Query, RecordType, Response};
 use futures_util::future::BoxFuture;
@@ -169,6 +170,10 @@ pub(super) const KEYWORD: &str = "cache";
 impl Handler for Cache {
     fn keyword(&self) -> &'static str {
         KEYWORD
+    }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        self.0.explain(request, rest, explanation)
     }
 
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {

@@ -4,7 +4,7 @@
 use super::super::classify::{Classification, ResponseClass, classify};
 use super::super::entry::{Age, Key, Kind, Moment, Payload};
 use super::super::metrics::StaleCause;
-use super::super::parse::{Stale, StaleMode};
+use super::super::parse::{Prefetch, Stale, StaleMode};
 use super::super::store::QueryCount;
 use super::lookup::Hit;
 use super::{Clock, Inner, KEYWORD};
@@ -23,15 +23,19 @@ impl Inner {
     pub(super) fn wants_refresh(&self, hit: &Hit<'_>, now: Moment) -> bool {
         match hit.age {
             Age::Fresh(remaining) => self.policy.prefetch.is_some_and(|prefetch| {
-                let ttl =
-                    u64::from(hit.entry.ttl(self.policy.lifetimes.cap(hit.entry.kind(), hit.entry.payload.rcode())));
-                let threshold = (ttl * u64::from(prefetch.percentage)).div_ceil(100);
                 hit.entry.frequency.count(now, prefetch.gap) >= prefetch.amount
-                    && u64::from(remaining) <= threshold
+                    && self.is_prefetched_at(hit, prefetch, remaining)
                     && hit.entry.refresh.begin(now)
             }),
             Age::Stale(_) | Age::Gone => hit.entry.refresh.begin(now),
         }
+    }
+
+    /// Whether so few of a hit's seconds remain that it is prefetched if enough queries are for it.
+    pub(super) fn is_prefetched_at(&self, hit: &Hit<'_>, prefetch: Prefetch, remaining: u32) -> bool {
+        let cap = self.policy.lifetimes.cap(hit.entry.kind(), hit.entry.payload.rcode());
+        let ttl = u64::from(hit.entry.ttl(cap));
+        u64::from(remaining) <= (ttl * u64::from(prefetch.percentage)).div_ceil(100)
     }
 
     /// A newer answer than the stale one if it comes in time, else why the stale one is served. The question goes on in
@@ -132,7 +136,7 @@ impl Inner {
 
     /// Whether an answer may take the place of what is kept. It must say what the name has, or that there is nothing: a
     /// referral, or aliases without the records that they lead to, say that whoever answered did not get to the end.
-    fn renews(&self, verdict: Classification, rcode: Rcode) -> bool {
+    pub(super) fn renews(&self, verdict: Classification, rcode: Rcode) -> bool {
         if self.policy.prefers_positive() {
             return verdict.answering && verdict.class == ResponseClass::Positive;
         }

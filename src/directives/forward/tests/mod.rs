@@ -23,8 +23,8 @@ use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
 use super::target::{Protocol, UpstreamTarget};
 use crate::chain::{
-    BuildContext, Chain, Failure, Handler, Next, Outcome, OwnedRequest, Peer, ProcessContext, Purpose, Request,
-    Transport,
+    BuildContext, Chain, Course, Explanation, Failure, Following, Handler, Next, Outcome, OwnedRequest, Peer,
+    ProcessContext, Purpose, Request, Transport,
 };
 use crate::message::{Name, Query, RecordType, Response};
 use crate::metrics::Registry;
@@ -191,6 +191,11 @@ impl Handler for Stub {
     fn keyword(&self) -> &'static str {
         self.keyword
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
         let response = Response::empty(request.query, request.wire, self.rcode);
         Box::pin(async move { Ok(crate::chain::Answer { response, from: self.keyword }) })

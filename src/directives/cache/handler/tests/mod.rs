@@ -4,7 +4,9 @@ use super::super::parse::{Prefetch, Stale, StaleMode};
 use super::super::wire::{self, AA, AD, Sections, TC, a, query, record, response, soa};
 use super::lookup::note_of;
 use super::*;
-use crate::chain::{After, BuildContext, Chain, Configured, Failure, Peer, Transport};
+use crate::chain::{
+    After, BuildContext, Chain, Configured, Course, Explanation, Failure, Following, Peer, Request, Transport,
+};
 use crate::message::{Name, Rcode, TtlRule};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -37,6 +39,11 @@ impl Handler for ScriptedAnswers {
     fn keyword(&self) -> &'static str {
         "upstream"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::Relaxed);

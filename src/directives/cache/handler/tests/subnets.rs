@@ -19,6 +19,11 @@ impl Handler for Tailor {
     fn keyword(&self) -> &'static str {
         "upstream"
     }
+
+    fn explain(&self, request: &Request<'_>, rest: Following<'_>, explanation: &mut Explanation) -> Course {
+        rest.explain(request, explanation)
+    }
+
     fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let last = request.client_subnet.map_or(200, |subnet| option_of(&subnet.asked).get(10).copied().unwrap_or(0));

@@ -1,0 +1,188 @@
+//! What a plan says that it would do with a question, and that it does that.
+
+use super::super::explain::ExplainedQuestion;
+use super::super::explain_report::Fate;
+use super::super::{Asked, ExplainReport, Listener, Plan, StepReport, explain};
+use super::plan;
+use crate::chain::testing::process;
+use crate::chain::{Answer, Effect, ProcessContext, Request};
+use crate::message::{Name, RecordType};
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(super) fn asked(name: &str, qtype: &str, client: &str) -> Asked {
+    Asked {
+        name: Name::parse(name).unwrap(),
+        qtype: RecordType::from_mnemonic(qtype).unwrap(),
+        client: (!client.is_empty()).then(|| client.parse().unwrap()),
+        server: None,
+    }
+}
+
+pub(super) fn report(plan: &Plan, asked: &Asked, now: Instant) -> ExplainReport {
+    explain(&plan.listeners, asked, now).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What the directives answer when they are asked: rcode and directive, or that nothing is said, and the records.
+async fn answered(
+    listener: &Arc<Listener>,
+    asked: &Asked,
+    now: Instant,
+) -> (Option<String>, Option<String>, Vec<String>) {
+    let question = ExplainedQuestion::new(asked, listener).unwrap();
+    let Some(choice) = listener.choose(&question.query, &question.wire, &question.peer) else {
+        return (Some("REFUSED".to_owned()), None, Vec::new());
+    };
+    let site = choice.site;
+    let request = Request { server_index: site.server, zone: site.zone, ..question.request(now) };
+    match site.block.chain.start().run(request).await {
+        Ok(Answer { response, from }) => {
+            let records = super::super::explain::records(&response);
+            (Some(response.rcode().to_string()), Some(from.to_owned()), records)
+        }
+        Err(failure) if failure.is_silence() => (None, None, Vec::new()),
+        Err(failure) => (Some(failure.rcode.to_string()), None, Vec::new()),
+    }
+}
+
+/// Of all that answers without an upstream, in several blocks.
+const EVERYTHING: &str = "
+example:53 {
+    bind 127.0.0.1
+    acl {
+        block type TXT net 10.0.0.0/8
+        filter type MX
+        drop net 192.0.2.0/24
+    }
+    local
+    dns64
+    any
+    cancel
+    minimal
+    header {
+        response set aa
+    }
+    rewrite continue name suffix .corp.example .example answer auto
+    rewrite continue ttl regex .* 5-30
+    rewrite type SRV A
+    rewrite name regex ^(.*)[.]long[.]example[.]$ {1}.{1}.{1}.{1}.{1}.{1}.{1}.example
+    rewrite rcode c.example NXDOMAIN NOERROR
+    rewrite cname exact b.example. a.example.
+    cache {
+        serve_stale
+    }
+    template IN A c.example {
+        rcode NXDOMAIN
+    }
+    template IN A b.example {
+        match ^a[.]
+        answer \"{{ .Name }} 60 IN CNAME a.example.\"
+        answer \"{{ .Name }} 60 IN CNAME b.example.\"
+        fallthrough
+    }
+    template IN PTR b.example {
+        answer \"{{ index .Match 99 }}\"
+    }
+    hosts {
+        192.0.2.7 a.example
+        2001:db8::1 a.b.example
+        fallthrough b.example
+        ttl 40
+    }
+    whoami
+}
+stale.example:53 {
+    bind 127.0.0.1
+    cache {
+        serve_stale 1h verify
+        prefetch 1 1m 50%
+    }
+    template IN TXT stale.example {
+        rcode SERVFAIL
+    }
+    hosts {
+        192.0.2.9 a.stale.example
+        ttl 5
+    }
+}
+sub.example:53 {
+    bind 127.0.0.1
+    view inner {
+        expr client_ip() == '10.0.0.1'
+    }
+    whoami
+}
+sub.example:53 {
+    bind 127.0.0.1
+    view outer {
+        expr type() == 'A'
+    }
+    cache
+    hosts {
+        192.0.2.8 x.sub.example
+    }
+}
+";
+
+fn question() -> impl Strategy<Value = Asked> {
+    let label = prop::sample::select(vec![
+        "a",
+        "b",
+        "c",
+        "x",
+        "corp",
+        "long",
+        "sub",
+        "localhost",
+        "*",
+        "\\000\\.\\\"",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    ]);
+    let qtype = prop::sample::select(vec!["A", "AAAA", "TXT", "MX", "SRV", "PTR", "ANY", "HINFO", "SOA", "DS"]);
+    let client = prop::sample::select(vec!["10.0.0.1", "10.0.0.2", "192.0.2.9", "2001:db8::7"]);
+    (prop::collection::vec(label, 0..4), prop::bool::weighted(0.95), qtype, client).prop_map(
+        |(labels, is_in_zone, qtype, client)| {
+            let zone = if is_in_zone { "example." } else { "test." };
+            asked(&labels.into_iter().chain([zone]).collect::<Vec<_>>().join("."), qtype, client)
+        },
+    )
+}
+
+/// All that is counted and kept.
+fn counted(process: &ProcessContext) -> String {
+    process.registry.encode()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Questions come one after another, each some time after the one before, so that caches fill, and what they keep
+    /// becomes old.
+    #[test]
+    fn what_is_explained_is_what_happens_and_to_explain_changes_nothing(
+        questions in prop::collection::vec((question(), 0_u64..40), 1..24)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let process = process();
+        let plan = plan(EVERYTHING, &process);
+        let listener = &plan.listeners[0];
+        let mut now = Instant::now();
+        for (asked, pause) in questions {
+            now += Duration::from_secs(pause);
+            let before = counted(&process);
+            let explained = report(&plan, &asked, now);
+            prop_assert_eq!(&report(&plan, &asked, now), &explained, "twice the same");
+            prop_assert_eq!(counted(&process), before, "to explain {:?}", asked);
+            prop_assert!(!explained.asks_upstream);
+            let happened = runtime.block_on(answered(listener, &asked, now));
+            let said = (explained.rcode.clone(), explained.answered_by.clone(), explained.records.clone());
+            prop_assert_eq!(said, happened, "{:?} {:#?}", asked, explained);
+            let is_decided = |step: &StepReport| {
+                matches!(step.does, Effect::Answers | Effect::Fails | Effect::Drops | Effect::Changes)
+            };
+            let is_said = explained.at.is_none() || explained.steps.iter().any(is_decided);
+            prop_assert!(explained.fate == Fate::Refused || is_said, "{:#?}", explained);
+        }
+    }
+}
