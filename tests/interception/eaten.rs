@@ -8,6 +8,7 @@ use crate::cluster::{
 use crate::steady::Steady;
 use crate::support::client::metric;
 use crate::support::server::wait_until;
+use crate::support::story::story;
 use crate::{await_answers_of_the_node, stop};
 use std::time::Duration;
 
@@ -221,5 +222,21 @@ fn what_iptables_holds_keeps_no_program_on_the_node_from_kube_dns_for_long_after
         let next = cluster.start("iptables", &[]);
         next.await_interception();
         await_answers_of_the_node(&cluster, &next);
+    });
+}
+
+/// docs/troubleshooting.md: it is named by the second command.
+#[test]
+fn a_firewall_that_takes_pods_packets_is_named_by_the_second_command() {
+    in_a_namespace("eaten::a_firewall_that_takes_pods_packets_is_named_by_the_second_command", || {
+        let cluster = Cluster::new();
+        let agent = cluster.start("nftables", &[]);
+        agent.await_interception();
+        shell(APPEAR);
+        assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", agent.watchdog.tail(20));
+        for told in story("A pod's queries do not come here") {
+            let output = cluster.program().args(&told.arguments).output().expect("the program runs");
+            told.assert_printed(&String::from_utf8_lossy(&output.stdout));
+        }
     });
 }

@@ -16,6 +16,7 @@ pub mod processes;
 pub mod scope;
 pub mod server;
 pub mod steady;
+pub mod story;
 pub mod text;
 pub mod tools;
 pub mod upstream;
