@@ -34,27 +34,27 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE", value_parser = values::path())]
     pub conf: Option<PathBuf>,
     /// Same as -conf, which wins when both are given
-    #[arg(long, value_name = "FILE", value_parser = values::path())]
+    #[arg(long, value_name = "FILE", value_parser = values::path(), hide_short_help = true)]
     pub corefile: Option<PathBuf>,
     /// Port of server blocks that name none [default: 53]
     #[arg(long = "dns.port", short = 'p', alias = "p", value_name = "PORT", value_parser = values::port)]
     pub dns_port: Option<u16>,
     /// File to write the process ID to
-    #[arg(long, value_name = "FILE", value_parser = values::path())]
+    #[arg(long, value_name = "FILE", value_parser = values::path(), hide_short_help = true)]
     pub pidfile: Option<PathBuf>,
     /// Do not print where it listens
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = values::boolean
+        value_parser = values::boolean, hide_short_help = true
     )]
     pub quiet: Option<bool>,
     /// How log lines are written [default: text]
-    #[arg(long, value_name = "FORM", value_enum)]
+    #[arg(long, value_name = "FORM", value_enum, hide_short_help = true)]
     pub log_format: Option<LogFormat>,
     /// List the directives a Corefile may hold, and exit
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = values::boolean
+        value_parser = values::boolean, hide_short_help = true
     )]
     pub plugins: Option<bool>,
     /// Print the version, and exit
@@ -70,25 +70,25 @@ pub(super) struct Flags {
     /// [default: true]
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = values::boolean
+        value_parser = values::boolean, hide_short_help = true
     )]
     pub status_page: Option<bool>,
     /// Show names and clients on it to everybody, not only to who asks from this node [default: false]
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = values::boolean
+        value_parser = values::boolean, hide_short_help = true
     )]
     pub status_names: Option<bool>,
-    /// What the admin socket is called, at which `nodelocaldns cache`, `queries` and `log-level` ask, or `off` for none
-    /// [default: the first address of -localip]
-    #[arg(long, value_name = "LABEL", value_parser = values::admin_socket)]
+    /// What the admin socket is called, at which `nodelocaldns cache`, `explain`, `queries` and `log-level` ask, or `off`
+    /// for none [default: the first address of -localip]
+    #[arg(long, value_name = "LABEL", value_parser = values::admin_socket, hide_short_help = true)]
     pub admin_socket: Option<AdminSocket>,
     /// Worker threads; by default one for each processor this process may use
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub workers: Option<NonZeroUsize>,
     /// Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup's limit, at most
     /// 256MiB
-    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    #[arg(long, value_name = "SIZE", value_parser = values::size, hide_short_help = true)]
     pub cache_memory: Option<usize>,
     /// Socket in a folder that both see, at which a new instance takes over the old one's sockets and cache
     #[arg(long, value_name = "PATH", value_parser = values::path())]
@@ -105,7 +105,7 @@ pub(super) struct Flags {
     )]
     pub setupinterface: Option<bool>,
     /// Name of the interface [default: nodelocaldns]
-    #[arg(long, value_name = "NAME", value_parser = values::interface_name, help_heading = NODE)]
+    #[arg(long, value_name = "NAME", value_parser = values::interface_name, help_heading = NODE, hide_short_help = true)]
     pub interfacename: Option<String>,
     /// Install the rules that intercept queries [default: true]
     #[arg(
@@ -117,25 +117,25 @@ pub(super) struct Flags {
     #[arg(long, value_name = "HOW", help_heading = NODE)]
     pub interception: Option<Backend>,
     /// How often interface and rules are checked: seconds, or a duration such as 1m [default: 60]
-    #[arg(long, value_name = "INTERVAL", value_parser = values::sync_interval, help_heading = NODE)]
+    #[arg(long, value_name = "INTERVAL", value_parser = values::sync_interval, help_heading = NODE, hide_short_help = true)]
     pub syncinterval: Option<Duration>,
     /// Packet mark of the watchdog's own queries [default: 0x00100000]
-    #[arg(long, value_name = "MARK", value_parser = values::mark, help_heading = NODE)]
+    #[arg(long, value_name = "MARK", value_parser = values::mark, help_heading = NODE, hide_short_help = true)]
     pub probe_mark: Option<u32>,
     /// Who answers at an address of this node alone when this program is gone: auto (the upstream service), none, or
     /// addresses of cluster DNS that are not served here, one of each family [default: auto]
     #[arg(long, value_name = "WHO", value_parser = values::fallback, help_heading = NODE)]
     pub fallback: Option<FallbackTo>,
     /// One bit of packet and connection marks for queries that go to the fallback [default: 0x1000]
-    #[arg(long, value_name = "MARK", value_parser = values::mark_bit, help_heading = NODE)]
+    #[arg(long, value_name = "MARK", value_parser = values::mark_bit, help_heading = NODE, hide_short_help = true)]
     pub fallback_mark: Option<u32>,
     /// Port of the directive health, which the rules let through [default: 8080]
-    #[arg(long, value_name = "PORT", value_parser = values::port, help_heading = NODE)]
+    #[arg(long, value_name = "PORT", value_parser = values::port, help_heading = NODE, hide_short_help = true)]
     pub health_port: Option<u16>,
     /// Leave interface and rules in place on exit [default: false]
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = values::boolean, help_heading = NODE
+        value_parser = values::boolean, help_heading = NODE, hide_short_help = true
     )]
     pub skipteardown: Option<bool>,
     /// Template of the Corefile [default: /etc/coredns/Corefile.base]
@@ -148,12 +148,12 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME", value_parser = values::service_name, help_heading = NODE)]
     pub upstreamsvc: Option<String>,
     /// Replaces __PROMETHEUS__ENDPOINT__ [default: :9253]
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address_text, help_heading = NODE)]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address_text, help_heading = NODE, hide_short_help = true)]
     pub prometheus_listen_address: Option<String>,
     /// Accepted for node-cache's sake: a newly rendered Corefile is always loaded at once
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = values::boolean, help_heading = NODE
+        value_parser = values::boolean, help_heading = NODE, hide_short_help = true
     )]
     pub reloadwithsignal: Option<bool>,
 }
@@ -163,7 +163,9 @@ const NODE: &str = "Node agent";
 /// What to do other than serve.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Read Corefiles and report everything wrong with them, without serving. Exit status 0 if all are good, else 1.
+    /// Read Corefiles and report everything wrong with them, without serving.
+    ///
+    /// Exit status 0 if all are good, else 1.
     Check {
         /// Corefiles to read
         #[arg(required = true, value_name = "FILE")]
@@ -175,8 +177,9 @@ pub(super) enum Command {
         #[arg(long)]
         portable: bool,
     },
-    /// Lay Corefiles out: one blank between words, four for each block, comments kept. Prints the result. Exit status 0
-    /// if all could be, else 1.
+    /// Lay Corefiles out, and print the result.
+    ///
+    /// One blank between words, four for each block, comments kept. Exit status 0 if all could be, else 1.
     Fmt {
         /// Corefiles to lay out
         #[arg(required = true, value_name = "FILE")]
@@ -188,11 +191,14 @@ pub(super) enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Print the Corefile that an agent with these flags, this environment and these ConfigMap folders serves. Exit
-    /// status 0 if it is good, else 1.
+    /// Print the Corefile that an agent with these flags serves.
+    ///
+    /// With this environment, too, and these ConfigMap folders. Exit status 0 if it is good, else 1.
     Render(Box<RenderFlags>),
-    /// Remove from this node what an agent has left: interception rules, the fallback, addresses, and the interface if
-    /// an agent made it. Ours and node-cache's. Exit status 0 if nothing of it is left, else 1.
+    /// Remove from this node what an agent has left, of ours or node-cache's.
+    ///
+    /// Interception rules, the fallback, addresses, and the interface if an agent made it. Exit status 0 if nothing of
+    /// it is left, else 1.
     Teardown {
         /// Comma-separated addresses of the cache on this node, as the agent was given them
         #[arg(long, value_name = "ADDRESSES", required = true, value_parser = values::local_addresses)]
@@ -201,28 +207,36 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME")]
         interfacename: Option<String>,
     },
-    /// Wait, and exit with status 0: for a preStop hook, since an image of ours has no shell that could. Touches
-    /// nothing.
+    /// Wait, for a preStop hook: an image of ours has no shell that could.
+    ///
+    /// Touches nothing. Exit status 0.
     Sleep {
         /// How long: seconds, or a duration such as 1m30s
         #[arg(value_name = "TIME", value_parser = values::pause)]
         time: Duration,
     },
-    /// Say whether this node's queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if
-    /// nothing is wrong, 1 if something is, 3 if nothing wrong was seen but not everything could be looked at.
+    /// Say whether this node's queries are really intercepted, and what to do if not.
+    ///
+    /// Changes nothing. Exit status 0 if nothing is wrong, 1 if something is, 3 if nothing wrong was seen but not
+    /// everything could be looked at.
     Doctor(Box<DoctorFlags>),
-    /// Print a script that has a shell complete command lines: `source <(nodelocaldns completions bash)`.
+    /// Print a script that has a shell complete command lines.
+    ///
+    /// `source <(nodelocaldns completions bash)` has it at once.
     Completions {
         /// The shell
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
-    /// Look into the caches of the server that runs here, or let answers go. Asks as root, or as the user who has
-    /// started the server. Exit status 0 if the server has done it, else 1.
+    /// Look into the caches of the server that runs here, or let answers go.
+    ///
+    /// Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1.
     #[command(subcommand, disable_help_subcommand = true)]
     Cache(CacheCommand),
-    /// Print how much the server that runs here logs, and its watchdog, or have both log more or less until the program
-    /// ends. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1.
+    /// Print how much the server that runs here logs, or have it log more or less.
+    ///
+    /// Its watchdog too, until the program ends. Asks as root, or as the user who has started the server. Exit status 0
+    /// if the server has done it, else 1.
     LogLevel {
         /// Log lines of this level, and those above
         #[arg(value_name = "LEVEL")]
@@ -230,16 +244,20 @@ pub(super) enum Command {
         #[command(flatten)]
         flags: AdminFlags,
     },
-    /// Show what the server that runs here is asked, query by query, as it is answered. Asks as root, or as the user
-    /// who has started the server. Ends with Ctrl-C, at the limit, or with the server. Exit status 0, or 1 if the
-    /// server has ended or does not show it.
+    /// Show what the server that runs here is asked, query by query, as it is answered.
+    ///
+    /// Asks as root, or as the user who has started the server. Ends with Ctrl-C, at the limit, or with the server.
+    /// Exit status 0, or 1 if the server has ended or does not show it.
     Queries(Box<QueriesFlags>),
-    /// Say what the server that runs here would do with a question, and why: which server block takes it, and what each
-    /// of its directives does. Nothing is asked, counted or cached, but with --ask. Asks as root, or as the user who
-    /// has started the server. Exit status 0 if it can be said, else 1.
+    /// Say what the server that runs here would do with a question, and why.
+    ///
+    /// Which server block takes it, and what each of its directives does. Nothing is asked, counted or cached, but with
+    /// --ask. Asks as root, or as the user who has started the server. Exit status 0 if it can be said, else 1.
     Explain(Box<ExplainFlags>),
-    /// Show what the node's agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the
-    /// last line names the keys. Exit status of --once: 0 if the agent says it, else 1.
+    /// Show what the node's agent is asked, in the terminal.
+    ///
+    /// Rates, names, clients, failures, what is slow and why; the last line names the keys. Exit status of --once: 0 if
+    /// the agent says it, else 1.
     Top {
         /// Print it once, and exit
         #[arg(long)]

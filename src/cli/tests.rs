@@ -629,3 +629,14 @@ fn a_log_level_is_asked_for_set_or_left_to_the_corefile() {
     assert_eq!(asked(&["warning", "--admin-socket", "a", "--output", "json"]), (set, target));
     assert!(refused(&["log-level", "trace"]).contains("debug, info, warning, error, default"));
 }
+
+#[test]
+fn the_short_help_of_each_command_fits_a_screen() {
+    let mut waiting = vec![Flags::command()];
+    while let Some(mut command) = waiting.pop() {
+        let help = command.render_help().to_string();
+        let lines = help.lines().count();
+        assert!(lines <= 45, "-h of {} has {lines} lines:\n{help}", command.get_name());
+        waiting.extend(command.get_subcommands().cloned());
+    }
+}

@@ -36,7 +36,7 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -s V -l version 
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l metrics-listen-address -d 'Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l status-page -d 'Serve a page at / and /status.json where the metrics are: who asks for what, what fails and what is slow [default: true]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l status-names -d 'Show names and clients on it to everybody, not only to who asks from this node [default: false]' -r
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l admin-socket -d 'What the admin socket is called, at which `nodelocaldns cache`, `queries` and `log-level` ask, or `off` for none [default: the first address of -localip]' -r
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l admin-socket -d 'What the admin socket is called, at which `nodelocaldns cache`, `explain`, `queries` and `log-level` ask, or `off` for none [default: the first address of -localip]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l workers -d 'Worker threads; by default one for each processor this process may use' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l cache-memory -d 'Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup\'s limit, at most 256MiB' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l handover -d 'Socket in a folder that both see, at which a new instance takes over the old one\'s sockets and cache' -r -F
@@ -60,35 +60,35 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l upstreamsvc -
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l prometheus-listen-address -d 'Replaces __PROMETHEUS__ENDPOINT__ [default: :9253]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -l reloadwithsignal -d 'Accepted for node-cache\'s sake: a newly rendered Corefile is always loaded at once' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "check" -d 'Read Corefiles and report everything wrong with them, without serving. Exit status 0 if all are good, else 1'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "fmt" -d 'Lay Corefiles out: one blank between words, four for each block, comments kept. Prints the result. Exit status 0 if all could be, else 1'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "render" -d 'Print the Corefile that an agent with these flags, this environment and these ConfigMap folders serves. Exit status 0 if it is good, else 1'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "teardown" -d 'Remove from this node what an agent has left: interception rules, the fallback, addresses, and the interface if an agent made it. Ours and node-cache\'s. Exit status 0 if nothing of it is left, else 1'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "sleep" -d 'Wait, and exit with status 0: for a preStop hook, since an image of ours has no shell that could. Touches nothing'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "doctor" -d 'Say whether this node\'s queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if nothing is wrong, 1 if something is, 3 if nothing wrong was seen but not everything could be looked at'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "completions" -d 'Print a script that has a shell complete command lines: `source <(nodelocaldns completions bash)`'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "cache" -d 'Look into the caches of the server that runs here, or let answers go. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "log-level" -d 'Print how much the server that runs here logs, and its watchdog, or have both log more or less until the program ends. Asks as root, or as the user who has started the server. Exit status 0 if the server has done it, else 1'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "queries" -d 'Show what the server that runs here is asked, query by query, as it is answered. Asks as root, or as the user who has started the server. Ends with Ctrl-C, at the limit, or with the server. Exit status 0, or 1 if the server has ended or does not show it'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "explain" -d 'Say what the server that runs here would do with a question, and why: which server block takes it, and what each of its directives does. Nothing is asked, counted or cached, but with --ask. Asks as root, or as the user who has started the server. Exit status 0 if it can be said, else 1'
-complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "top" -d 'Show what the node\'s agent is asked, in the terminal: rates, names, clients, failures, what is slow and why; the last line names the keys. Exit status of --once: 0 if the agent says it, else 1'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "check" -d 'Read Corefiles and report everything wrong with them, without serving'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "fmt" -d 'Lay Corefiles out, and print the result'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "render" -d 'Print the Corefile that an agent with these flags serves'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "teardown" -d 'Remove from this node what an agent has left, of ours or node-cache\'s'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "sleep" -d 'Wait, for a preStop hook: an image of ours has no shell that could'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "doctor" -d 'Say whether this node\'s queries are really intercepted, and what to do if not'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "completions" -d 'Print a script that has a shell complete command lines'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "cache" -d 'Look into the caches of the server that runs here, or let answers go'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "log-level" -d 'Print how much the server that runs here logs, or have it log more or less'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "queries" -d 'Show what the server that runs here is asked, query by query, as it is answered'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "explain" -d 'Say what the server that runs here would do with a question, and why'
+complete -c nodelocaldns -n "__fish_nodelocaldns_needs_command" -f -a "top" -d 'Show what the node\'s agent is asked, in the terminal'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l strict -d 'Warnings are errors'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -l portable -d 'Warn of what node-cache does not take, for the day that you go back to it'
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -s h -l help -d 'Print help'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand fmt" -l write -d 'Write the result to the file instead'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand fmt" -l check -d 'Name the files that are laid out otherwise, and change none. Exit status 1 if there are any'
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand fmt" -s h -l help -d 'Print help'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand fmt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand render" -l localip -d 'Comma-separated addresses of the cache on this node' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand render" -s p -l dns.port -d 'Port of stub domains, and of server blocks that name none [default: 53]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand render" -l basecorefile -d 'Template of the Corefile [default: /etc/coredns/Corefile.base]' -r -F
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand render" -l kubednscm -d 'Folder the kube-dns ConfigMap is mounted on [default: /etc/kube-dns, if it is there]' -r -F
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand render" -l upstreamsvc -d 'Service of cluster DNS; its address, from the environment, replaces __PILLAR__CLUSTER__DNS__ [default: kube-dns]' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand render" -l prometheus-listen-address -d 'Replaces __PROMETHEUS__ENDPOINT__ [default: :9253]' -r
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand render" -s h -l help -d 'Print help'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand render" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand teardown" -l localip -d 'Comma-separated addresses of the cache on this node, as the agent was given them' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand teardown" -l interfacename -d 'Interface that carries the addresses [default: nodelocaldns]' -r
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand teardown" -s h -l help -d 'Print help'
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand sleep" -s h -l help -d 'Print help'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand teardown" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand sleep" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l localip -d 'Comma-separated addresses of the cache on this node' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l interfacename -d 'Interface that carries the addresses' -r
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -s p -l dns.port -d 'DNS port' -r
@@ -103,8 +103,8 @@ complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l nam
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -l output -d 'How to print; src/doctor/README.md has the fields of json' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -s h -l help -d 'Print help'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -f -a "stats" -d 'Print how many answers each cache holds, how many it may, and what they take'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -f -a "list" -d 'Print the answers that are kept: what for, how long they live, what they take'
 complete -c nodelocaldns -n "__fish_nodelocaldns_using_subcommand cache; and not __fish_seen_subcommand_from stats list get flush" -f -a "get" -d 'Print the answers that are kept for a name, with their records. Exit status 1 if there are none'
