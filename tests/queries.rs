@@ -230,7 +230,7 @@ fn whatever_is_asked_is_shown_however_it_came_and_however_it_was_answered() {
     let silent = query("x.silent.", "A").to_vec().expect("it encodes");
     assert!(exchange_udp(server, &silent, Duration::from_millis(100)).is_err());
     client.send(b"short").expect("it is sent");
-    let mut notify = wire.clone();
+    let mut notify = wire;
     notify[2] |= 4 << 3;
     assert!(exchange_udp(server, &notify, PATIENCE).is_ok());
     let queries = watch.await_queries(59);

@@ -1,6 +1,6 @@
 //! Which of the hits are recorded: one of [`MEAN`] on average, after gaps that nobody can foresee. All others cost a
-//! count down. Where each hit is to be shown to somebody, the count is at its end for each: nobody pays for who wants to
-//! see all while he is not there.
+//! count down. Where each hit is to be shown to somebody, the count is at its end for each: nobody pays for who wants
+//! to see all while he is not there.
 
 use std::cell::Cell;
 

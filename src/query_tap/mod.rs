@@ -116,8 +116,13 @@ pub(crate) struct TappedQuery {
     answered_by: &'static str,
     route: Route,
     reason: Option<Box<str>>,
-    /// The client's message and the reply.
-    messages: Option<(Box<[u8]>, Box<[u8]>)>,
+    messages: Option<Messages>,
+}
+
+/// The client's message and the reply.
+struct Messages {
+    query: Box<[u8]>,
+    reply: Box<[u8]>,
 }
 
 /// Characters of a reason.
@@ -137,7 +142,7 @@ impl TappedQuery {
             answered_by: query.answered_by,
             route: query.route,
             reason: query.reason.map(reason),
-            messages: keeps_messages.then(|| (query.query.into(), query.reply.into())),
+            messages: keeps_messages.then(|| Messages { query: query.query.into(), reply: query.reply.into() }),
         }
     }
 

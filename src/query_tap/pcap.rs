@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Packets that begin with an IPv4 or IPv6 header (https://www.tcpdump.org/linktypes.html).
+/// Packets that begin with an IPv4 or IPv6 header (<https://www.tcpdump.org/linktypes.html>).
 const LINKTYPE_RAW: u32 = 101;
 /// Octets of the longest packet: of one that an IPv4 header can tell the length of.
 const LONGEST: usize = 65535;

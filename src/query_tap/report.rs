@@ -1,6 +1,6 @@
 //! A query as it is told over the admin socket and to users. Pure.
 
-use super::{How, TappedQuery};
+use super::{How, Messages, TappedQuery};
 use crate::message::Name;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
@@ -61,9 +61,9 @@ pub(crate) struct QueryReport {
 
 impl QueryReport {
     pub(crate) fn of(query: &TappedQuery, clock: &WallClock) -> Self {
-        let (name, qtype) = query.asked.as_ref().map(|(name, qtype)| (name, qtype)).unzip();
-        let text = |wire: &Box<[u8]>| Name::read(wire, 0).map_or_else(|_| ".".to_owned(), |(name, _)| name.to_string());
-        let encoded = |(query, reply): &(Box<[u8]>, Box<[u8]>)| (BASE64.encode(query), BASE64.encode(reply));
+        let (name, qtype) = query.asked.as_ref().map(|(name, qtype)| (&**name, qtype)).unzip();
+        let text = |wire: &[u8]| Name::read(wire, 0).map_or_else(|_| ".".to_owned(), |(name, _)| name.to_string());
+        let encoded = |messages: &Messages| (BASE64.encode(&messages.query), BASE64.encode(&messages.reply));
         Self {
             time_us: microseconds(clock.at(query.received)),
             client: query.client.ip(),
