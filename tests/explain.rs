@@ -116,7 +116,7 @@ fn what_a_server_would_do_is_said_and_is_what_it_does_and_nothing_is_counted() {
         "{report}"
     );
     let expected = ["answered", "NOERROR", "cache"];
-    assert_eq!([&report["fate"], &report["rcode"], &report["answered_by"]], expected, "{report}");
+    assert_eq!([&report["outcome"], &report["rcode"], &report["answered_by"]], expected, "{report}");
     assert!(report["records"][0].as_str().is_some_and(|record| record.ends_with(" IN A 192.0.2.1")), "{report}");
     let reached = |keyword: &str| {
         let steps = report["steps"].as_array().into_iter().flatten();

@@ -7,7 +7,7 @@ use crate::admin::{self, ExplainRequest};
 use crate::chain::{Effect, ProcessContext};
 use crate::cli::{Explain, ExplainOf, OutputFormat};
 use crate::message::{Name, RecordType};
-use crate::plan::{self, AskReport, Asked, ExplainReport, StepReport};
+use crate::plan::{self, AskReport, Asked, ExplainReport, QuestionReport, StepReport};
 use anyhow::anyhow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -66,10 +66,10 @@ fn text(report: &ExplainReport) -> String {
         true => "an exchange with an upstream, unless one for the same question is under way",
         false => "none: what is said is at hand",
     };
-    let [name, qtype, client, server] =
-        [&question.name, &question.r#type, &question.client, &question.server].map(|text| plain(text));
+    let QuestionReport { name, r#type: qtype, client, server, transport } = question;
+    let over = transport.to_uppercase();
     let mut line = |word: &str, text: &str| _ = writeln!(out, "  {word:<9} {text}");
-    line("question", &format!("{name} {qtype}, from {client}, to {server} over UDP"));
+    line("question", &plain(&format!("{name} {qtype}, from {client}, to {server} over {over}")));
     if let Some(block) = block {
         let view = if block.view.is_empty() { String::new() } else { format!(", view {}", block.view) };
         line("block", &with_place(&format!("{}{view}", block.zone), block.at.as_deref()));
@@ -185,7 +185,7 @@ mod tests {
         let report = hostile();
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<ExplainReport>(&json).unwrap(), report);
-        let later = serde_json::json!({ "verdict": "is so", "fate": "dropped", "more": [1] });
+        let later = serde_json::json!({ "verdict": "is so", "outcome": "dropped", "more": [1] });
         assert_eq!(serde_json::from_value::<ExplainReport>(later).unwrap().verdict, "is so");
     }
 }

@@ -1,7 +1,7 @@
 //! What a plan would do with a question, and why: which server block takes it, and what each of its directives says
 //! ([`crate::chain::Handler::explain`]). Nobody is asked, and nothing is counted, kept or marked as used.
 
-use super::explain_report::{BlockReport, ExplainReport, Fate, QuestionReport, StepReport};
+use super::explain_report::{BlockReport, ExplainReport, OutcomeKind, QuestionReport, StepReport};
 use super::near_zones::near_zones;
 use super::{Choice, Listener, ZoneBinding};
 use crate::chain::{Answer, Course, Explanation, Following, Peer, Purpose, Request, Transport};
@@ -36,7 +36,7 @@ pub(super) struct ExplainedQuestion {
 }
 
 impl ExplainedQuestion {
-    /// A query as a stub resolver sends it, without EDNS, over UDP.
+    /// A query as a stub resolver sends it, without EDNS, and over UDP unless the listener speaks TLS.
     pub(super) fn new(asked: &Asked, listener: &Listener) -> Result<Self, ExplainError> {
         let wire = Query::compose(0, asked.name.as_wire(), asked.qtype, true);
         let query = Query::read(&wire).map_err(|rejection| ExplainError::Unreadable(rejection.to_string()))?;
@@ -46,7 +46,8 @@ impl ExplainedQuestion {
             SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
         let client = SocketAddr::new(asked.client.unwrap_or(own), CLIENT_PORT);
-        Ok(Self { wire, query, peer: Peer { client, local, transport: Transport::Udp } })
+        let transport = if listener.protocol.is_plain() { Transport::Udp } else { Transport::Tcp };
+        Ok(Self { wire, query, peer: Peer { client, local, transport } })
     }
 
     pub(super) fn request(&self, received: Instant) -> Request<'_> {
@@ -133,6 +134,10 @@ impl Listener {
                 r#type: query.qtype.to_string(),
                 client: peer.client.ip().to_string(),
                 server: self.address.to_string(),
+                transport: match self.protocol.is_plain() {
+                    true => peer.transport.label().to_owned(),
+                    false => self.protocol.name().to_lowercase(),
+                },
             },
             ..ExplainReport::default()
         };
@@ -155,7 +160,7 @@ impl Listener {
         }
         let Some(Choice { site, .. }) = choice else {
             report.verdict = "REFUSED: no server block has this name".to_owned();
-            (report.fate, report.rcode) = (Fate::Refused, Some(Rcode::REFUSED.to_string()));
+            (report.outcome, report.rcode) = (OutcomeKind::Refused, Some(Rcode::REFUSED.to_string()));
             return report;
         };
         report.block = Some(BlockReport {
@@ -202,16 +207,16 @@ impl Listener {
         };
         report.steps = explanation.steps.into_iter().map(step).collect();
         match course {
-            Course::Asks => (report.fate, report.asks_upstream) = (Fate::Forwarded, true),
+            Course::Asks => (report.outcome, report.asks_upstream) = (OutcomeKind::Forwarded, true),
             Course::Known(Ok(Answer { response, from })) => {
-                report.fate = Fate::Answered;
+                report.outcome = OutcomeKind::Answered;
                 report.rcode = Some(response.rcode().to_string());
                 report.answered_by = Some(from.to_owned());
                 report.records = records(&response);
             }
-            Course::Known(Err(failure)) if failure.is_silence() => report.fate = Fate::Dropped,
+            Course::Known(Err(failure)) if failure.is_silence() => report.outcome = OutcomeKind::Dropped,
             Course::Known(Err(failure)) => {
-                (report.fate, report.rcode) = (Fate::Failed, Some(failure.rcode.to_string()));
+                (report.outcome, report.rcode) = (OutcomeKind::Failed, Some(failure.rcode.to_string()));
             }
         }
     }

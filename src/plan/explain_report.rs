@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// What becomes of a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Fate {
+pub(crate) enum OutcomeKind {
     /// The client is given an answer that is at hand, whatever its code.
     #[default]
     Answered,
@@ -28,7 +28,7 @@ pub(crate) struct ExplainReport {
     pub verdict: String,
     /// Where the Corefile says so: `FILE:LINE`; `None`: nowhere.
     pub at: Option<String>,
-    pub fate: Fate,
+    pub outcome: OutcomeKind,
     /// Of the answer, if it is known.
     pub rcode: Option<String>,
     /// The directive that answers, if one does.
@@ -56,8 +56,10 @@ pub(crate) struct QuestionReport {
     pub name: String,
     pub r#type: String,
     pub client: String,
-    /// The listen address that is asked, over UDP.
+    /// The listen address that is asked.
     pub server: String,
+    /// What is spoken there: `udp`, `tls` or `https`.
+    pub transport: String,
 }
 
 /// A server block.

@@ -1,9 +1,9 @@
 //! What a plan says that it would do with a question, and that it does that.
 
 use super::super::explain::ExplainedQuestion;
-use super::super::explain_report::Fate;
+use super::super::explain_report::OutcomeKind;
 use super::super::{Asked, ExplainReport, Listener, Plan, StepReport, explain};
-use super::plan;
+use super::{config, plan};
 use crate::chain::testing::process;
 use crate::chain::{Answer, Effect, ProcessContext, Request};
 use crate::message::{Name, RecordType};
@@ -182,7 +182,35 @@ proptest! {
                 matches!(step.does, Effect::Answers | Effect::Fails | Effect::Drops | Effect::Changes)
             };
             let is_said = explained.at.is_none() || explained.steps.iter().any(is_decided);
-            prop_assert!(explained.fate == Fate::Refused || is_said, "{:#?}", explained);
+            prop_assert!(explained.outcome == OutcomeKind::Refused || is_said, "{:#?}", explained);
         }
     }
+}
+
+#[tokio::test]
+async fn the_listen_address_is_the_one_that_is_named_or_the_first_that_has_a_block_and_others_are_told_of() {
+    let process = process();
+    let text = "https://example:443 {\n bind 127.0.0.1\n whoami\n}\nexample:54 {\n bind 127.0.0.1\n whoami\n}\n\
+                test:55 {\n bind 127.0.0.1 127.0.0.2\n whoami\n}\n";
+    let plan = config(text).build(&process).unwrap();
+    let place = |report: &ExplainReport| {
+        let question = &report.question;
+        (question.server.clone(), question.transport.clone(), report.block.as_ref().map(|block| block.at.clone()))
+    };
+    let at = |line: u32| Some(Some(format!("Corefile:{line}")));
+    let found = report(&plan, &asked("a.example.", "A", ""), Instant::now());
+    assert_eq!(place(&found), ("127.0.0.1:54".to_owned(), "udp".to_owned(), at(5)), "clients speak plain DNS");
+    assert_eq!(found.hints, ["another server block takes it at 127.0.0.1:443 (--server)"]);
+    let named = Asked { server: Some("127.0.0.1:443".parse().unwrap()), ..asked("a.example.", "A", "") };
+    let found = report(&plan, &named, Instant::now());
+    assert_eq!((place(&found).0, place(&found).2, found.hints), ("127.0.0.1:443".to_owned(), at(1), Vec::new()));
+    assert_ne!(found.question.transport, "udp");
+    let found = report(&plan, &asked("a.test.", "A", ""), Instant::now());
+    assert_eq!((place(&found).2, found.hints.len()), (at(9), 0), "one block at two addresses is no other block");
+    let found = report(&plan, &asked("a.nowhere.", "A", ""), Instant::now());
+    assert_eq!((found.outcome, found.block, found.steps.len()), (OutcomeKind::Refused, None, 0));
+    let nowhere = Asked { server: Some("127.0.0.9:53".parse().unwrap()), ..asked("a.test.", "A", "") };
+    let error = explain(&plan.listeners, &nowhere, Instant::now()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.starts_with("nothing is served at 127.0.0.9:53; there are: 127.0.0.1:"), "{error}");
+    assert!(explain(&[], &nowhere, Instant::now()).is_err());
 }
