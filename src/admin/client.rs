@@ -1,9 +1,8 @@
 //! Who asks: finds the server on this machine that is meant, and makes sure that it is one.
 
 use super::explain::ExplainRequest;
-use super::protocol::{
-    AdminReply, AdminRequest, CacheRequest, LogLevelRequest, LogLevels, QueriesLine, QueriesRequest, line,
-};
+use super::log_level::{LogLevelRequest, LogLevels};
+use super::protocol::{AdminReply, AdminRequest, CacheRequest, QueriesLine, QueriesRequest, line};
 use super::socket::{SocketName, SocketPeer, listening, stream_socket};
 use crate::plan::ExplainReport;
 use rustix::net::connect as connect_to;

@@ -1,6 +1,6 @@
 //! What the thread of the admin socket has the process's control thread do.
 
-use super::protocol::{LogLevelRequest, LogLevels};
+use super::log_level::{LogLevelRequest, LogLevels};
 use crate::plan::Listener;
 use std::convert::Infallible;
 use std::sync::Arc;

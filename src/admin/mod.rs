@@ -13,6 +13,7 @@ mod client;
 mod command;
 mod explain;
 mod lines;
+mod log_level;
 mod protocol;
 mod queries;
 mod server;
@@ -21,8 +22,7 @@ mod socket;
 pub(crate) use client::{AdminError, QueriesStream, connect};
 pub(crate) use command::{AdminCommand, Commands};
 pub(crate) use explain::ExplainRequest;
-pub(crate) use protocol::{
-    CacheRequest, FlushTarget, LogLevelRequest, LogLevels, QueriesLine, QueriesRequest, QueriesSummary,
-};
+pub(crate) use log_level::{LogLevelRequest, LogLevels};
+pub(crate) use protocol::{CacheRequest, FlushTarget, QueriesLine, QueriesRequest, QueriesSummary};
 pub(crate) use server::{AdminContext, serve};
 pub(crate) use socket::{LABEL_OCTETS, is_label, listen};

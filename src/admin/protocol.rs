@@ -3,7 +3,7 @@
 //! same. Pure.
 
 use super::explain::{ExplainRequest, ExplainTask};
-use crate::chain::Level;
+use super::log_level::LogLevelRequest;
 use crate::directives::cache::Selection;
 use crate::message::{LowerName, NameError, NamePattern, NamePatternError, RecordType};
 use crate::query_tap::{FilterError, FilterText, QueryReport, TapFilter};
@@ -48,31 +48,6 @@ pub(super) enum AdminRequest {
     Explain(ExplainRequest),
     Queries(QueriesRequest),
     LogLevel(LogLevelRequest),
-}
-
-/// From who asks how much is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum LogLevelRequest {
-    Show,
-    /// Log this level and those above; `None`: as it is configured.
-    Set(Option<Level>),
-}
-
-/// How much is logged, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LogLevels {
-    /// By the Corefile (`debug`).
-    pub configured: Level,
-    /// By a user.
-    pub set: Option<Level>,
-}
-
-impl LogLevels {
-    /// Lines of this level are logged, and those above.
-    pub(crate) fn level(&self) -> Level {
-        self.set.unwrap_or(self.configured)
-    }
 }
 
 /// What is to be gone.
@@ -216,6 +191,8 @@ pub(super) fn read_request(line: &[u8]) -> Result<Task, RequestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::LogLevels;
+    use crate::chain::Level;
     use proptest::prelude::*;
 
     fn task(request: &CacheRequest) -> CacheTask {

@@ -79,8 +79,8 @@ pub(super) struct Flags {
         value_parser = values::boolean, hide_short_help = true
     )]
     pub status_names: Option<bool>,
-    /// What the admin socket is called, at which `nodelocaldns cache`, `explain`, `queries` and `log-level` ask, or `off`
-    /// for none [default: the first address of -localip]
+    /// What the admin socket is called, at which `nodelocaldns cache`, `explain`, `queries` and `log-level` ask, or
+    /// `off` for none [default: the first address of -localip]
     #[arg(long, value_name = "LABEL", value_parser = values::admin_socket, hide_short_help = true)]
     pub admin_socket: Option<AdminSocket>,
     /// Worker threads; by default one for each processor this process may use

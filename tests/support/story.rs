@@ -1,5 +1,5 @@
-//! The stories of docs/troubleshooting.md: what goes wrong, the commands that somebody tries first, and what they print.
-//! The tests make it go wrong, run the page's own commands and hold what they print against the page.
+//! The stories of docs/troubleshooting.md: what goes wrong, the commands that somebody tries first, and what they
+//! print. The tests make it go wrong, run the page's own commands and hold what they print against the page.
 
 use super::tools::checkout;
 
@@ -34,8 +34,8 @@ pub fn story(heading: &str) -> Vec<Told> {
 }
 
 impl Told {
-    /// Its lines are printed in this order, next to each other unless `...` or empty lines stand between them. Numbers and
-    /// blanks may be others.
+    /// Its lines are printed in this order, next to each other unless `...` or empty lines stand between them. Numbers
+    /// and blanks may be others.
     #[track_caller]
     pub fn assert_printed(&self, printed: &str) {
         let printed: Vec<String> = printed.lines().map(masked).filter(|line| !line.is_empty()).collect();
