@@ -4,9 +4,12 @@
 use crate::chain::unix_seconds;
 use crate::message::Rcode;
 use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS, UPSTREAM_DURATION};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+/// When an upstream last answered.
+const LAST_ANSWER: &str = "nodelocaldns_forward_last_answer_timestamp_seconds";
 /// Value of the label `proxy_name`.
 const PROXY_NAME: &str = "forward";
 /// Response codes whose series are looked up once: the 16 of the header, and those of EDNS that IANA has assigned.
@@ -89,8 +92,10 @@ pub(super) struct UpstreamMetrics {
     to: String,
     requests: Counter,
     by_rcode: [OnceLock<ByRcode>; RCODES],
-    /// Unix time; there is none before the first answer.
-    last_answer: OnceLock<Gauge>,
+    /// Unix time; 0: never.
+    last_answer: Arc<AtomicU32>,
+    /// Shows that at each scrape.
+    _refresh: Arc<dyn Fn() + Send + Sync>,
     healthcheck_failures: Counter,
     healthcheck_failures_pre_1_11: Counter,
     pub udp_reused: Counter,
@@ -127,10 +132,17 @@ impl UpstreamMetrics {
         let opened = |proto| {
             connections("coredns_proxy_conn_cache_misses_total", "Sockets and connections that were opened.", proto)
         };
+        let last_answer = Arc::new(AtomicU32::new(0));
+        let refresh: Arc<dyn Fn() + Send + Sync> = Arc::new({
+            let (registry, to, last_answer) = (registry.clone(), to.clone(), last_answer.clone());
+            move || show_last_answer(&registry, &to, last_answer.load(Ordering::Relaxed))
+        });
+        registry.before_scrape(Arc::downgrade(&refresh));
         Self {
             requests: counter("coredns_forward_requests_total", "Queries asked of each upstream."),
             by_rcode: std::array::from_fn(|_| OnceLock::new()),
-            last_answer: OnceLock::new(),
+            last_answer,
+            _refresh: refresh,
             healthcheck_failures: registry.counter(
                 "coredns_proxy_healthcheck_failures_total",
                 "Failed health checks.",
@@ -179,7 +191,7 @@ impl UpstreamMetrics {
             series.duration_pre_1_11.observe(seconds);
         };
         if matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
-            self.note_answer(f64::from(unix_seconds()));
+            self.note_answer(unix_seconds());
         }
         match self.by_rcode.get(usize::from(rcode.0)) {
             Some(cell) => observe(cell.get_or_init(|| self.series(rcode))),
@@ -188,17 +200,10 @@ impl UpstreamMetrics {
     }
 
     /// The upstream has said what a name has, or that there is none.
-    fn note_answer(&self, now: f64) {
-        let last = self.last_answer.get_or_init(|| {
-            self.registry.gauge(
-                "nodelocaldns_forward_last_answer_timestamp_seconds",
-                "When the upstream last answered NOERROR or NXDOMAIN, in seconds since the Unix epoch.",
-                &[("to", &self.to)],
-            )
-        });
+    fn note_answer(&self, now: u32) {
         // Written once a second, since all workers share it.
-        if last.value() != now {
-            last.set(now);
+        if self.last_answer.load(Ordering::Relaxed) != now {
+            self.last_answer.store(now, Ordering::Relaxed);
         }
     }
 
@@ -233,5 +238,21 @@ impl UpstreamMetrics {
                 labels,
             ),
         }
+    }
+}
+
+impl Drop for UpstreamMetrics {
+    /// Takes the gauge away, as nobody asks the upstream any longer; another plan that does sets it at the next scrape.
+    fn drop(&mut self) {
+        self.registry.retain(LAST_ANSWER, |labels| labels != [self.to.as_str()]);
+    }
+}
+
+/// Sets the gauge to the latest of the times that several plans know of one upstream. There is none before it answers.
+fn show_last_answer(registry: &Registry, to: &str, last: u32) {
+    if last > 0 {
+        let help = "When the upstream last answered NOERROR or NXDOMAIN, in seconds since the Unix epoch.";
+        let gauge = registry.gauge(LAST_ANSWER, help, &[("to", to)]);
+        gauge.set(gauge.value().max(f64::from(last)));
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct RewrittenRequest<'r> {
     changes_rcode: bool,
     /// A rule has matched.
     pub is_touched: bool,
+    /// One has that is not about the targets of CNAME records, of which nobody knows yet.
+    pub is_rewritten: bool,
 }
 
 /// What one rule wants done to the answer.
@@ -56,6 +58,7 @@ impl<'r> RewrittenRequest<'r> {
             changes_ttls: false,
             changes_rcode: false,
             is_touched: false,
+            is_rewritten: false,
         }
     }
 

@@ -43,7 +43,7 @@ impl Configured for RewriteConfig {
         let counter = |server: &String| {
             Arc::new(context.process.registry.counter(
                 "nodelocaldns_rewrite_requests_total",
-                "Requests answered that a rule had changed.",
+                "Requests answered that a rule has changed, or their answers.",
                 &[("server", server), ("view", context.view_name())],
             ))
         };
@@ -67,21 +67,26 @@ const QUICK_LENGTH: usize = 320;
 const USUAL_LENGTH: usize = 128;
 
 impl Rewrite {
-    /// Counts a request that a rule has changed, and that is answered.
-    fn count(&self, request: &Request<'_>) {
-        if let Some(rewritten) = self.rewritten.get(request.server_index) {
+    /// Counts a request that is answered, if a rule has changed it or its answer.
+    fn count(&self, request: &Request<'_>, is_rewritten: bool) {
+        if is_rewritten
+            && request.purpose == Purpose::Answer
+            && let Some(rewritten) = self.rewritten.get(request.server_index)
+        {
             rewritten.increment();
         }
     }
 
     async fn answer(&self, request: Request<'_>, change: Box<RewrittenRequest<'_>>, next: Next<'_>) -> Outcome {
-        if request.purpose == Purpose::Answer {
-            self.count(&request);
-        }
         let rewritten = Box::new(rewritten(&request, &change));
-        let answer = match next.run(rewritten.borrow()).await {
+        let outcome = next.run(rewritten.borrow()).await;
+        let mut is_rewritten = change.is_rewritten && !outcome.as_ref().is_err_and(Failure::is_silence);
+        let answer = match outcome {
             Ok(answer) => answer,
-            Err(failure) => return Err(Failure { rcode: change.rcode(failure.rcode), ..failure }),
+            Err(failure) => {
+                self.count(&request, is_rewritten);
+                return Err(Failure { rcode: change.rcode(failure.rcode), ..failure });
+            }
         };
         let Answer { mut response, from } = answer;
         // A refresh is for the cache, which stands behind: what the rules make of it is thrown away.
@@ -90,8 +95,10 @@ impl Rewrite {
                 && let Some(replaced) = rule.follow(&response, &rewritten, lookup).await
             {
                 response = replaced;
+                is_rewritten = true;
             }
         }
+        self.count(&request, is_rewritten);
         if change.leaves_records() {
             return Ok(Answer { response, from });
         }
@@ -193,7 +200,7 @@ impl Handler for Rewrite {
             let wants_refresh = said == FastPath::Answered(After::Refresh);
             return (if wants_refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place);
         }
-        self.count(request);
+        self.count(request, true);
         (said, place)
     }
 

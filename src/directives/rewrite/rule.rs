@@ -97,6 +97,7 @@ pub(super) fn judge<'r>(
             }
         };
         change.is_touched |= is_match;
+        change.is_rewritten |= is_match && !matches!(rule.action, RewriteAction::Cname(_));
         if is_match && !rule.goes_on {
             break;
         }

@@ -389,4 +389,8 @@ fn a_request_that_a_rule_has_changed_counts_whoever_answers_it() {
         counter.count(0, 0, Duration::ZERO);
     }
     assert_eq!(scene.rewritten(), 3);
+
+    let scene = Scene::new("rewrite cname exact nowhere.test elsewhere.test");
+    scene.chain.start().run(other.request()).now_or_never().expect("it answers at once").unwrap();
+    assert_eq!(scene.rewritten(), 0, "no alias leads to the rule's name");
 }

@@ -60,6 +60,15 @@ async fn when_an_upstream_last_answered_is_told_once_it_has() {
     running.answer(&request("good.example.", Transport::Udp)).await;
     let told = running.metric(SERIES);
     assert!((before..=f64::from(crate::chain::unix_seconds())).contains(&told), "{told}, before {before}");
+    let Running { forward, process } = running;
+    let another = build(&[upstream.address], ForwardOptions::default(), &process);
+    drop(forward);
+    assert!(process.registry.encode().contains(SERIES), "the next plan has the same upstream");
+    drop(another);
+    // Tasks of its sockets hold it for a moment.
+    while process.registry.encode().contains(SERIES) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
