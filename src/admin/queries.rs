@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// From one look at what the workers have left there to the next.
@@ -20,8 +21,8 @@ const LOOK: Duration = Duration::from_millis(25);
 /// loses queries, and nobody else does.
 const READER_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Octets of lines that are written at a time.
-const CHUNK: usize = 64 << 10;
+/// Octets of lines that are written at a time. Few, as whoever else asks waits that long: all share one thread.
+const CHUNK: usize = 16 << 10;
 
 /// A tap that the workers know of until this is dropped.
 struct OpenTap<'a> {
@@ -117,6 +118,8 @@ async fn show_all(
         if summary.shown >= limit || is_ending && lines.is_empty() {
             return Ok(());
         }
+        // While the reader keeps up nothing above may have to wait, and others would not have their turn.
+        yield_now().await;
     }
 }
 
@@ -134,16 +137,48 @@ mod tests {
     use super::*;
     use crate::query_tap::tests::with_sample;
     use crate::query_tap::{FilterText, TapFilter};
+    use std::cell::Cell;
+    use std::rc::Rc;
     use tokio::sync::mpsc;
+    use tokio::task::LocalSet;
     use tokio::time::sleep;
+
+    fn everything() -> TapFilter {
+        TapFilter::read(&FilterText::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_after_each_part_though_the_reader_keeps_up() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let (commands, _told) = mpsc::unbounded_channel();
+        let taps = Arc::new(QueryTaps::default());
+        let mut tap = OpenTap { reader: taps.open(everything(), false).unwrap(), commands: &commands };
+        // As much as a socket holds.
+        const QUERIES: u64 = 300;
+        with_sample(|sample| (0..QUERIES).for_each(|_| taps.show(&sample)));
+        let turns = Rc::new(Cell::new(0));
+        let counting = turns.clone();
+        let others = LocalSet::new();
+        others.spawn_local(async move {
+            loop {
+                counting.set(counting.get() + 1);
+                yield_now().await;
+            }
+        });
+        let mut summary = QueriesSummary::default();
+        others.run_until(show_all(&mut here, &mut tap, QUERIES, &mut summary)).await.unwrap();
+        let mut octets = vec![0; 1 << 20];
+        there.readable().await.unwrap();
+        let parts = there.try_read(&mut octets).unwrap() / CHUNK;
+        assert!(parts > 2 && turns.get() >= parts, "{parts} parts, {} turns", turns.get());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_is_let_go_and_leaves_no_tap() {
         let (mut here, _there) = UnixStream::pair().unwrap();
         let (commands, mut told) = mpsc::unbounded_channel();
         let taps = Arc::new(QueryTaps::default());
-        let filter = TapFilter::read(&FilterText::default()).unwrap();
-        let wanted = QueriesTask { filter, called: String::new(), limit: u64::MAX, has_messages: true };
+        let wanted = QueriesTask { filter: everything(), called: String::new(), limit: u64::MAX, has_messages: true };
         let workers = async {
             let mut followed = 0;
             while let Some(AdminCommand::FollowTaps(tell)) = told.recv().await {
