@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(25);
 
 /// How long a reader may take nothing of what there is for it. Long, as somebody may be turning its pages: meanwhile he
 /// loses queries, and nobody else does.
-const READER_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const READER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Octets of lines that are written at a time. Few, as whoever else asks waits that long: all share one thread.
 const CHUNK: usize = 16 << 10;
@@ -31,6 +31,16 @@ struct OpenTap<'a> {
 }
 
 impl OpenTap<'_> {
+    /// How many will not be shown, as nobody reads them: those that wait, and those that there was no room for.
+    fn abandon(&mut self) -> u64 {
+        self.reader.close();
+        let mut lost = self.reader.take_lost();
+        while self.reader.next().is_some() {
+            lost += 1;
+        }
+        lost
+    }
+
     /// The workers show no more to it.
     fn close(&self) {
         self.reader.close();
@@ -66,6 +76,9 @@ pub(super) async fn show(
     tracing::info!("user {user} is shown queries{called}");
     let mut summary = QueriesSummary::default();
     let outcome = show_all(stream, &mut tap, limit, &mut summary).await;
+    if outcome.is_err() {
+        summary.lost += tap.abandon();
+    }
     drop(tap);
     let QueriesSummary { shown, lost } = summary;
     let why = match &outcome {
@@ -101,12 +114,13 @@ async fn show_all(
             _ = look.tick() => {}
         }
         let (lines, clock) = (&mut Vec::new(), WallClock::read());
+        let mut taken = 0;
         while lines.len() < CHUNK
-            && summary.shown < limit
+            && summary.shown + taken < limit
             && let Some(query) = tap.reader.next()
         {
             lines.extend(line(&QueriesLine::Query(Box::new(QueryReport::of(&query, &clock))))?);
-            summary.shown += 1;
+            taken += 1;
         }
         is_behind = lines.len() >= CHUNK;
         let lost = tap.reader.take_lost();
@@ -114,7 +128,11 @@ async fn show_all(
             summary.lost += lost;
             lines.extend(line(&QueriesLine::Lost(lost))?);
         }
-        write(stream, lines, READER_PATIENCE).await?;
+        if let Err(error) = write(stream, lines, READER_PATIENCE).await {
+            summary.lost += taken;
+            return Err(error);
+        }
+        summary.shown += taken;
         if summary.shown >= limit || is_ending && lines.is_empty() {
             return Ok(());
         }
@@ -171,6 +189,25 @@ mod tests {
         there.readable().await.unwrap();
         let parts = there.try_read(&mut octets).unwrap() / CHUNK;
         assert!(parts > 2 && turns.get() >= parts, "{parts} parts, {} turns", turns.get());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_reader_that_is_let_go_has_not_been_shown_is_counted_as_lost() {
+        let (mut here, _there) = UnixStream::pair().unwrap();
+        let (commands, _told) = mpsc::unbounded_channel();
+        let taps = Arc::new(QueryTaps::default());
+        let mut tap = OpenTap { reader: taps.open(everything(), false).unwrap(), commands: &commands };
+        // More than a socket holds, and more than may wait.
+        const QUERIES: u64 = 20_000;
+        with_sample(|sample| (0..QUERIES).for_each(|_| taps.show(&sample)));
+        let mut summary = QueriesSummary::default();
+        let error = show_all(&mut here, &mut tap, u64::MAX, &mut summary).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        with_sample(|sample| taps.show(&sample));
+        let (left, QueriesSummary { shown, lost }) = (tap.abandon(), summary);
+        assert!(shown > 0 && left > 0, "{shown} shown, {left} left");
+        assert_eq!(shown + lost + left, QUERIES + 1);
+        assert!(!taps.is_on());
     }
 
     #[tokio::test(start_paused = true)]
