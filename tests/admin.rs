@@ -245,6 +245,11 @@ fn the_log_level_is_set_in_both_processes_over_reloads_and_for_the_next_server()
     };
     let output = || scene.server.output();
     assert_eq!(log_level(&[]), "info, as the Corefile says\n");
+    // Which holds over a reload that configures another.
+    log_level(&["info"]);
+    assert!(output().contains("[INFO] user 0 has said so: the log level is info\n"), "{}", output());
+    log_level(&["default"]);
+    assert!(output().contains("[INFO] user 0 has said so: the log level is info, the default\n"), "{}", output());
     assert_eq!(log_level(&["debug"]), "debug; by the Corefile it would be info\n");
     assert!(output().contains("[INFO] user 0 has said so: the log level is debug\n"), "{}", output());
     assert!(wait_until(SOON, || output().contains("[INFO] watchdog: the log level is debug\n")), "{}", output());
