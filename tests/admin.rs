@@ -177,7 +177,7 @@ fn a_request_that_is_none_or_endless_and_readers_that_do_not_read_keep_nobody_ou
     let mut endless = scene.connect();
     // The server closes before it has read all of it.
     while endless.write(&[b'x'; 65536]).is_ok() {}
-    assert_eq!(read(endless), "");
+    assert!(read(endless).starts_with("{\"failed\":\"the request is too long"));
     // All places taken by who says nothing, who is let go after a while.
     let is_full = || {
         let _silent: Vec<UnixStream> = (0..PLACES).map(|_| scene.connect()).collect();
@@ -245,6 +245,11 @@ fn the_log_level_is_set_in_both_processes_over_reloads_and_for_the_next_server()
     };
     let output = || scene.server.output();
     assert_eq!(log_level(&[]), "info, as the Corefile says\n");
+    // Which holds over a reload that configures another.
+    log_level(&["info"]);
+    assert!(output().contains("[INFO] user 0 has said so: the log level is info\n"), "{}", output());
+    log_level(&["default"]);
+    assert!(output().contains("[INFO] user 0 has said so: the log level is info, the default\n"), "{}", output());
     assert_eq!(log_level(&["debug"]), "debug; by the Corefile it would be info\n");
     assert!(output().contains("[INFO] user 0 has said so: the log level is debug\n"), "{}", output());
     assert!(wait_until(SOON, || output().contains("[INFO] watchdog: the log level is debug\n")), "{}", output());

@@ -5,9 +5,11 @@ mod support;
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
 use serde_json::Value;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -357,6 +359,9 @@ fn a_few_are_shown_queries_at_a_time_and_who_is_killed_leaves_his_place_and_no_t
 fn a_capture_is_read_by_tcpdump() {
     let scene = Scene::start();
     let path = scene.server.folder.path().join("capture");
+    // One that was there before, longer, and open to all.
+    std::fs::write(&path, [b'x'; 65536]).expect("it can be written");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("it is ours");
     let watch = scene.watch(&["--pcap", path.to_str().expect("it is text"), "--limit", "3"]);
     let piped = scene.watch(&["--pcap", "-", "--name", "*.local"]);
     scene.ask("a.example.");
@@ -365,6 +370,7 @@ fn a_capture_is_read_by_tcpdump() {
     assert!(exchange_udp(loopback(scene.dns), &silent, Duration::from_millis(100)).is_err());
     let mut watch = watch;
     assert!(watch.exit_status().success(), "{}", watch.errors.text());
+    assert_eq!(std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
     let read = |words: &[&str]| run(tool("tcpdump").args(["-n", "-vv", "-t", "-r"]).arg(&path).args(words));
     let text = read(&[]);
     let server = format!("127.0.0.1.{}", scene.dns);

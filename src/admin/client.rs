@@ -3,6 +3,7 @@
 use super::explain::ExplainRequest;
 use super::log_level::{LogLevelRequest, LogLevels};
 use super::protocol::{AdminReply, AdminRequest, CacheRequest, QueriesLine, QueriesRequest, line};
+use super::queries::READER_PATIENCE;
 use super::socket::{SocketName, SocketPeer, listening, stream_socket};
 use crate::plan::ExplainReport;
 use rustix::net::connect as connect_to;
@@ -49,7 +50,14 @@ pub(crate) enum AdminError {
     Silent,
     #[error("what the server has answered cannot be read: both must be of the same build")]
     Unreadable,
-    #[error("the server has ended, and shows no more queries: begin again, and the one that serves then is asked")]
+    #[error(
+        "the answer is cut off: the server has ended, or has let go of who has not read it for too long; ask again"
+    )]
+    Cut,
+    #[error(
+        "the server has ended, or has let this reader go as it took nothing for {} s; its log says which. Begin again, and the one that serves then is asked",
+        READER_PATIENCE.as_secs()
+    )]
     Ended,
     #[error("{0}")]
     Failed(String),
@@ -187,7 +195,7 @@ impl AdminConnection {
         let octets = line(request).map_err(io::Error::from)?;
         match self.0.get_mut().write_all(&octets) {
             // It has closed already, and may have said why.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
             sent => Ok(sent?),
         }
     }
@@ -203,7 +211,8 @@ impl AdminConnection {
         }
         match line.pop() {
             Some(b'\n') => Ok(Some(line)),
-            Some(_) => Err(AdminError::Unreadable),
+            Some(_) if line.len() as u64 + 1 >= LONGEST_LINE => Err(AdminError::Unreadable),
+            Some(_) => Err(AdminError::Cut),
             None => Ok(None),
         }
     }
@@ -216,9 +225,14 @@ impl QueriesStream {
     /// The next line. After `Done` there is none.
     ///
     /// # Errors
-    /// The server has ended, or says why it shows no more.
+    /// The server has ended, has let this reader go, or says why it shows no more.
     pub(crate) fn next(&mut self) -> Result<QueriesLine, AdminError> {
-        let line = self.0.next_line()?.ok_or(AdminError::Ended)?;
+        let line = match self.0.next_line() {
+            Ok(Some(line)) => line,
+            // In the midst of a line or not.
+            Ok(None) | Err(AdminError::Cut) => return Err(AdminError::Ended),
+            Err(error) => return Err(error),
+        };
         match serde_json::from_slice(&line).map_err(|_| AdminError::Unreadable)? {
             QueriesLine::Failed(why) => Err(AdminError::Failed(why)),
             line => Ok(line),
@@ -255,6 +269,23 @@ mod tests {
             stream: *begun,
         };
         choose(of.iter().map(candidate).collect()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_line_that_is_cut_off_is_the_end_and_one_that_is_none_is_unreadable() {
+        for (text, expected) in [
+            ("", "the server has ended, or has let this reader go as it took nothing for 60 s"),
+            ("{\"los", "the server has ended, or has let this reader go as it took nothing for 60 s"),
+            ("{\"other\":1}\n", "what the server has answered cannot be read"),
+        ] {
+            let (here, mut there) = UnixStream::pair().unwrap();
+            write!(there, "{{\"lost\":3}}\n{text}").unwrap();
+            drop(there);
+            let mut stream = QueriesStream(AdminConnection(BufReader::new(here)));
+            assert!(matches!(stream.next(), Ok(QueriesLine::Lost(3))));
+            let error = stream.next().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -7,16 +7,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// A line, without its end.
-pub(super) async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+/// A line, without its end; `None`: it is longer than a request may be.
+pub(super) async fn read_line(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     loop {
         if let Some(end) = line.iter().position(|octet| *octet == b'\n') {
             line.truncate(end);
-            return Ok(line);
+            return Ok(Some(line));
         }
         if line.len() >= LONGEST_REQUEST {
-            return Err(io::Error::other("a request that is too long"));
+            return Ok(None);
         }
         let mut chunk = [0; LONGEST_REQUEST];
         let room = chunk.get_mut(..LONGEST_REQUEST - line.len()).unwrap_or_default();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// From one look at what the workers have left there to the next.
@@ -18,10 +19,10 @@ const LOOK: Duration = Duration::from_millis(25);
 
 /// How long a reader may take nothing of what there is for it. Long, as somebody may be turning its pages: meanwhile he
 /// loses queries, and nobody else does.
-const READER_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const READER_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Octets of lines that are written at a time.
-const CHUNK: usize = 64 << 10;
+/// Octets of lines that are written at a time. Few, as whoever else asks waits that long: all share one thread.
+const CHUNK: usize = 16 << 10;
 
 /// A tap that the workers know of until this is dropped.
 struct OpenTap<'a> {
@@ -30,6 +31,16 @@ struct OpenTap<'a> {
 }
 
 impl OpenTap<'_> {
+    /// How many will not be shown, as nobody reads them: those that wait, and those that there was no room for.
+    fn abandon(&mut self) -> u64 {
+        self.reader.close();
+        let mut lost = self.reader.take_lost();
+        while self.reader.next().is_some() {
+            lost += 1;
+        }
+        lost
+    }
+
     /// The workers show no more to it.
     fn close(&self) {
         self.reader.close();
@@ -65,6 +76,9 @@ pub(super) async fn show(
     tracing::info!("user {user} is shown queries{called}");
     let mut summary = QueriesSummary::default();
     let outcome = show_all(stream, &mut tap, limit, &mut summary).await;
+    if outcome.is_err() {
+        summary.lost += tap.abandon();
+    }
     drop(tap);
     let QueriesSummary { shown, lost } = summary;
     let why = match &outcome {
@@ -100,12 +114,13 @@ async fn show_all(
             _ = look.tick() => {}
         }
         let (lines, clock) = (&mut Vec::new(), WallClock::read());
+        let mut taken = 0;
         while lines.len() < CHUNK
-            && summary.shown < limit
+            && summary.shown + taken < limit
             && let Some(query) = tap.reader.next()
         {
             lines.extend(line(&QueriesLine::Query(Box::new(QueryReport::of(&query, &clock))))?);
-            summary.shown += 1;
+            taken += 1;
         }
         is_behind = lines.len() >= CHUNK;
         let lost = tap.reader.take_lost();
@@ -113,10 +128,16 @@ async fn show_all(
             summary.lost += lost;
             lines.extend(line(&QueriesLine::Lost(lost))?);
         }
-        write(stream, lines, READER_PATIENCE).await?;
+        if let Err(error) = write(stream, lines, READER_PATIENCE).await {
+            summary.lost += taken;
+            return Err(error);
+        }
+        summary.shown += taken;
         if summary.shown >= limit || is_ending && lines.is_empty() {
             return Ok(());
         }
+        // While the reader keeps up nothing above may have to wait, and others would not have their turn.
+        yield_now().await;
     }
 }
 
@@ -134,16 +155,72 @@ mod tests {
     use super::*;
     use crate::query_tap::tests::with_sample;
     use crate::query_tap::{FilterText, TapFilter};
+    use std::cell::RefCell;
+    use std::io::Read as _;
+    use std::rc::Rc;
     use tokio::sync::mpsc;
+    use tokio::task::LocalSet;
     use tokio::time::sleep;
+
+    fn everything() -> TapFilter {
+        TapFilter::read(&FilterText::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_after_each_part_though_the_reader_keeps_up() {
+        let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+        here.set_nonblocking(true).unwrap();
+        there.set_nonblocking(true).unwrap();
+        let mut here = UnixStream::from_std(here).unwrap();
+        let (commands, _told) = mpsc::unbounded_channel();
+        let taps = Arc::new(QueryTaps::default());
+        let mut tap = OpenTap { reader: taps.open(everything(), false).unwrap(), commands: &commands };
+        // As much as a socket holds.
+        const QUERIES: u64 = 300;
+        with_sample(|sample| (0..QUERIES).for_each(|_| taps.show(&sample)));
+        // What is written from one turn of another task to its next.
+        let parts = Rc::new(RefCell::new(Vec::new()));
+        let seen = parts.clone();
+        let others = LocalSet::new();
+        others.spawn_local(async move {
+            let mut octets = vec![0; 1 << 20];
+            loop {
+                seen.borrow_mut().extend(there.read(&mut octets));
+                yield_now().await;
+            }
+        });
+        let mut summary = QueriesSummary::default();
+        others.run_until(show_all(&mut here, &mut tap, QUERIES, &mut summary)).await.unwrap();
+        let parts = parts.borrow();
+        assert!(parts.iter().all(|part| *part < 2 * CHUNK), "{parts:?}");
+        assert!(parts.iter().sum::<usize>() > 2 * CHUNK, "{parts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_reader_that_is_let_go_has_not_been_shown_is_counted_as_lost() {
+        let (mut here, _there) = UnixStream::pair().unwrap();
+        let (commands, _told) = mpsc::unbounded_channel();
+        let taps = Arc::new(QueryTaps::default());
+        let mut tap = OpenTap { reader: taps.open(everything(), false).unwrap(), commands: &commands };
+        // More than a socket holds, and more than may wait.
+        const QUERIES: u64 = 20_000;
+        with_sample(|sample| (0..QUERIES).for_each(|_| taps.show(&sample)));
+        let mut summary = QueriesSummary::default();
+        let error = show_all(&mut here, &mut tap, u64::MAX, &mut summary).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        with_sample(|sample| taps.show(&sample));
+        let (left, QueriesSummary { shown, lost }) = (tap.abandon(), summary);
+        assert!(shown > 0 && left > 0, "{shown} shown, {left} left");
+        assert_eq!(shown + lost + left, QUERIES + 1);
+        assert!(!taps.is_on());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_is_let_go_and_leaves_no_tap() {
         let (mut here, _there) = UnixStream::pair().unwrap();
         let (commands, mut told) = mpsc::unbounded_channel();
         let taps = Arc::new(QueryTaps::default());
-        let filter = TapFilter::read(&FilterText::default()).unwrap();
-        let wanted = QueriesTask { filter, called: String::new(), limit: u64::MAX, has_messages: true };
+        let wanted = QueriesTask { filter: everything(), called: String::new(), limit: u64::MAX, has_messages: true };
         let workers = async {
             let mut followed = 0;
             while let Some(AdminCommand::FollowTaps(tell)) = told.recv().await {

@@ -3,7 +3,7 @@
 use super::command::{AdminCommand, COMMAND_PATIENCE, Commands, ask, carry_out};
 use super::explain::explain;
 use super::lines::{read_line, write};
-use super::protocol::{AdminReply, CacheTask, Task, line, read_request};
+use super::protocol::{AdminReply, CacheTask, LONGEST_REQUEST, Task, line, read_request};
 use super::queries;
 use super::socket::SocketPeer;
 use crate::chain::{MemoryBudget, ReloadState};
@@ -121,17 +121,17 @@ impl AdminServer {
     /// Reads a request, and answers it.
     async fn answer(&self, stream: &mut UnixStream, user: u32) -> io::Result<()> {
         let reply = match timeout(PATIENCE, read_line(stream)).await {
-            Ok(request) => match read_request(&request?) {
-                Ok(Task::Cache(task)) => self.perform(task, user).await,
-                Ok(Task::Explain(task)) => match explain(&task, &self.context.commands).await {
+            Ok(request) => match request?.map(|request| read_request(&request)) {
+                Some(Ok(Task::Cache(task))) => self.perform(task, user).await,
+                Some(Ok(Task::Explain(task))) => match explain(&task, &self.context.commands).await {
                     Ok(report) => done(&report),
                     Err(error) => AdminReply::Failed(error.to_string()),
                 },
-                Ok(Task::Queries(wanted)) => {
+                Some(Ok(Task::Queries(wanted))) => {
                     let AdminContext { query_taps, commands, .. } = &self.context;
                     return queries::show(stream, wanted, query_taps, commands, user).await;
                 }
-                Ok(Task::LogLevel(request)) => {
+                Some(Ok(Task::LogLevel(request))) => {
                     let command = |tell| AdminCommand::LogLevel { request, user, tell };
                     match ask(&self.context.commands, command).await {
                         Some(levels) => done(&levels),
@@ -141,7 +141,8 @@ impl AdminServer {
                         )),
                     }
                 }
-                Err(error) => AdminReply::Failed(error.to_string()),
+                Some(Err(error)) => AdminReply::Failed(error.to_string()),
+                None => AdminReply::Failed(format!("the request is too long: it may have {LONGEST_REQUEST} octets")),
             },
             Err(_late) => AdminReply::Failed(format!("no request has come within {} s", PATIENCE.as_secs())),
         };
@@ -231,7 +232,8 @@ mod tests {
     async fn a_request_is_answered_one_that_is_none_is_refused_and_an_endless_one_is_not_read() {
         assert!(matches!(answered(b"{\"cache\":\"stats\"}\n").await, Some(AdminReply::Done(_))));
         assert!(matches!(answered(b"nonsense\n").await, Some(AdminReply::Failed(_))));
-        assert_eq!(answered(&[b'x'; 100_000]).await, None);
+        let Some(AdminReply::Failed(long)) = answered(&[b'x'; 100_000]).await else { panic!("it is too long") };
+        assert!(long.starts_with("the request is too long"), "{long}");
         let Some(AdminReply::Failed(late)) = answered(b"{\"cache\":\"stats\"}").await else { panic!("it is late") };
         assert!(late.contains("within 2 s"), "{late}");
     }

@@ -47,19 +47,22 @@ impl Verbosity {
         *self.levels.lock()
     }
 
-    /// Writes lines of this level and above, whatever is configured; `None`: as it is configured. That is logged, as
-    /// `said` by whom, in a line that is written before as after.
+    /// Writes lines of this level and above, whatever is configured; `None`: as it is configured. A change is logged,
+    /// as `said` by whom: at level info, or at level warning where lines of level info are written neither before nor
+    /// after.
     pub(super) fn set(&self, level: Option<LineLevel>, said: &str) {
-        let before = self.levels().level();
-        let after = self.change(|levels| levels.set = level);
-        if before == after {
+        let LogLevels { configured, set } = self.levels();
+        if set == level {
             return;
         }
+        let before = set.unwrap_or(configured);
+        let after = self.change(|levels| levels.set = level);
         let say = || {
             let name = after.name();
+            let why = if level.is_none() { ", the default" } else { "" };
             match before.min(after) {
-                LineLevel::Debug | LineLevel::Info => tracing::info!("{said}: the log level is {name}"),
-                LineLevel::Warning | LineLevel::Error => tracing::warn!("{said}: the log level is {name}"),
+                LineLevel::Debug | LineLevel::Info => tracing::info!("{said}: the log level is {name}{why}"),
+                LineLevel::Warning | LineLevel::Error => tracing::warn!("{said}: the log level is {name}{why}"),
             }
         };
         // While the more of both is written.

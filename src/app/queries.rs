@@ -9,10 +9,10 @@ use anyhow::{Context, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
@@ -21,6 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// What a shell says of a command that SIGINT has ended.
 const INTERRUPTED: i32 = 130;
 
+/// The mode of a file that its owner alone may read and write.
+const OWNER_ONLY: u32 = 0o600;
+
 /// Shows queries until the limit, Ctrl-C, or the end of the server or of who reads.
 pub(super) fn watch(command: &WatchQueries) -> anyhow::Result<ExitCode> {
     if command.form == QueriesForm::Capture(None) && io::stdout().is_terminal() {
@@ -28,10 +31,12 @@ pub(super) fn watch(command: &WatchQueries) -> anyhow::Result<ExitCode> {
     }
     // What the error says may be the server's words.
     let harmless = |error: AdminError| anyhow!("{}", plain(&error.to_string()));
+    // Before a place is taken: it may be a FIFO that nobody reads yet.
+    let capture = capture(&command.form)?;
     let connection = admin::connect(command.label.as_deref()).map_err(harmless)?;
     let mut stream = connection.watch(&command.request).map_err(harmless)?;
     end_at_signals(stream.end()?)?;
-    let mut out = output(&command.form)?;
+    let mut out = output(capture)?;
     match show(&mut stream, &command.form, &mut *out) {
         Ok(QueriesSummary { shown, lost }) => complain(&format!("{shown} queries were shown, {lost} lost")),
         Err(Ending::Unread) => {}
@@ -41,15 +46,26 @@ pub(super) fn watch(command: &WatchQueries) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where queries are written to.
-fn output(form: &QueriesForm) -> anyhow::Result<Box<dyn Write>> {
-    let QueriesForm::Capture(Some(path)) = form else {
+/// The file that is to hold the capture, if one is. What it holds already stays until the server shows queries.
+fn capture(form: &QueriesForm) -> anyhow::Result<Option<File>> {
+    let QueriesForm::Capture(Some(path)) = form else { return Ok(None) };
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(OWNER_ONLY).open(path);
+    file.map(Some).with_context(|| format!("cannot write the capture to {}", path.display()))
+}
+
+/// Where queries are written to: the capture's file, or else standard output.
+fn output(capture: Option<File>) -> anyhow::Result<Box<dyn Write>> {
+    let Some(file) = capture else {
         threads::spawn("output", None, end_with_reader)?;
         return Ok(Box::new(io::stdout().lock()));
     };
-    // It holds names and clients.
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    Ok(Box::new(file.with_context(|| format!("cannot write the capture to {}", path.display()))?))
+    if file.metadata()?.is_file() {
+        // It holds names and clients, and may have been there before.
+        let closed = file.set_permissions(Permissions::from_mode(OWNER_ONLY));
+        closed.context("cannot make the capture readable for its owner alone: name a file of your own")?;
+        file.set_len(0).context("cannot empty the capture's file")?;
+    }
+    Ok(Box::new(file))
 }
 
 /// Ends this process when nobody reads its standard output any longer, such as the program at the other end of a pipe:

@@ -39,7 +39,7 @@ const MOST_OCTETS: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum How {
-    /// `cache` had it.
+    /// `cache` had it, or an old one that it is to give at once.
     Hit,
     /// `cache` had an old one, and no newer one came.
     Stale,
