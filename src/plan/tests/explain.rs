@@ -214,3 +214,21 @@ async fn the_listen_address_is_the_one_that_is_named_or_the_first_that_has_a_blo
     assert!(error.starts_with("nothing is served at 127.0.0.9:53; there are: 127.0.0.1:"), "{error}");
     assert!(explain(&[], &nowhere, Instant::now()).is_err());
 }
+
+#[tokio::test]
+async fn a_listener_of_all_addresses_is_asked_at_the_one_that_is_named_or_over_ipv4() {
+    let plan = config("example:53 {\n acl {\n  block net ::1/128\n }\n whoami\n}\n").build(&process()).unwrap();
+    let of = |server: &str, client: &str| {
+        let server = (!server.is_empty()).then(|| server.parse().unwrap());
+        let report = report(&plan, &Asked { server, ..asked("a.example.", "A", client) }, Instant::now());
+        (report.question.client, report.question.server, report.rcode.unwrap())
+    };
+    let expected = |client: &str, server: &str, rcode: &str| (client.to_owned(), server.to_owned(), rcode.to_owned());
+    assert_eq!(of("", ""), expected("127.0.0.1", "127.0.0.1:53", "NOERROR"), "most clients are of IPv4");
+    assert_eq!(of("", "2001:db8::1"), expected("2001:db8::1", "[::1]:53", "NOERROR"));
+    assert_eq!(of("169.254.20.10:53", ""), expected("127.0.0.1", "169.254.20.10:53", "NOERROR"));
+    assert_eq!(of("[::1]:53", ""), expected("::1", "[::1]:53", "REFUSED"));
+    assert_eq!(of("[::]:53", ""), expected("127.0.0.1", "127.0.0.1:53", "NOERROR"));
+    let other_port = Asked { server: Some("127.0.0.1:54".parse().unwrap()), ..asked("a.example.", "A", "") };
+    assert!(explain(&plan.listeners, &other_port, Instant::now()).is_err());
+}
