@@ -33,7 +33,8 @@ pub(crate) struct ExplainReport {
     pub rcode: Option<String>,
     /// The directive that answers, if one does.
     pub answered_by: Option<String>,
-    /// An upstream is asked for it: before the client is answered, or for a newer answer than the stale one it is given.
+    /// An upstream is asked for it: before the client is answered, or, where it is given a stale answer, for a newer
+    /// one.
     pub asks_upstream: bool,
     pub question: QuestionReport,
     /// The server block that takes it.

@@ -97,7 +97,8 @@ impl Inner {
         })
     }
 
-    /// Whether the upstreams are asked before a stale answer is served, or meanwhile, and what is done about a newer one.
+    /// Whether the upstreams are asked before a stale answer is served, whether they are meanwhile, and how that is
+    /// said.
     fn stale_words(&self, hit: &Hit<'_>, now: Moment) -> (bool, bool, &'static str) {
         let refresh = &hit.entry.refresh;
         if refresh.is_pausing(now) {
