@@ -211,6 +211,12 @@ fn a_corefile_is_explained_without_a_server_and_nothing_is_sent() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && errors.contains(expected), "{arguments:?}: {errors}");
     }
+    for with in ["--ask", "--admin-socket=x"] {
+        let output = run(&["a.example", "--dns.port", "5300", with]);
+        assert_eq!(output.status.code(), Some(2), "a port is for a Corefile alone: {output:?}");
+    }
+    let numbered = text(&["a.example", "--type", "TYPE65535"]);
+    assert!(numbered.contains("a.example. TYPE65535, from"), "{numbered}");
     std::fs::write(path, ". {\n forwrad . 192.0.2.1\n}\n").expect("it is ours");
     let bad = run(&["a.example", "--conf", path]);
     assert!(!bad.status.success() && String::from_utf8_lossy(&bad.stderr).contains("did you mean `forward`?"));

@@ -6,12 +6,17 @@ use crate::plan::{self, Asked, ExplainError, ExplainReport};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
 
 /// How long a question that is asked for real may take: longer than `forward` takes with its defaults, and less than
 /// whoever asks here waits for.
 const ASK_PATIENCE: Duration = Duration::from_secs(8);
+
+/// Questions that are asked for real at a time, those included that nobody waits for any more: few enough to leave
+/// connections to others.
+pub(super) const MOST_ASKED: usize = 4;
 
 /// From who wants to know what would become of a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,11 +39,22 @@ pub(super) struct ExplainTask {
     asks: bool,
 }
 
+/// What is wrong with an [`ExplainRequest`].
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExplainRequestError {
+    #[error("the name cannot be read: {0}")]
+    Name(#[from] NameError),
+    #[error("nobody is asked in the name of another client: ask without a client, or explain without asking")]
+    OtherClient,
+}
+
 /// Why there is nothing to tell.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExplainFailure {
     #[error("the server has not said within {} s what it serves: try again", COMMAND_PATIENCE.as_secs())]
     Busy,
+    #[error("{MOST_ASKED} questions are being asked already: try again in a few seconds, or without --ask")]
+    Crowded,
     #[error(transparent)]
     Refused(#[from] ExplainError),
     #[error("a directive panicked as it explained itself; this is a fault of nodelocaldns, please report it")]
@@ -47,28 +63,31 @@ pub(super) enum ExplainFailure {
 
 impl ExplainRequest {
     /// # Errors
-    /// The name is none.
-    pub(super) fn read(self) -> Result<ExplainTask, NameError> {
+    /// The name is none, or somebody else is to be the one that asks for real.
+    pub(super) fn read(self) -> Result<ExplainTask, ExplainRequestError> {
         let Self { name, qtype, client, server, asks } = self;
+        if asks && client.is_some() {
+            return Err(ExplainRequestError::OtherClient);
+        }
         let asked = Asked { name: Name::parse(&name)?, qtype: RecordType(qtype), client, server };
         Ok(ExplainTask { asked, asks })
     }
 }
 
 /// What becomes of it, and if that is wanted what came of it.
-pub(super) async fn explain(task: &ExplainTask, commands: &Commands) -> Result<ExplainReport, ExplainFailure> {
+/// `places`: for questions that are asked for real, [`MOST_ASKED`] at a time.
+pub(super) async fn explain(
+    task: &ExplainTask,
+    commands: &Commands,
+    places: &Arc<Semaphore>,
+) -> Result<ExplainReport, ExplainFailure> {
     let ExplainTask { asked, asks } = task;
     let listeners = listeners(commands).await.ok_or(ExplainFailure::Busy)?;
     let explained = AssertUnwindSafe(|| plan::explain(&listeners, asked, Instant::now()));
     let mut report = catch_unwind(explained).map_err(|_| ExplainFailure::Panicked)??;
     if *asks {
-        report.asked = match timeout(ASK_PATIENCE, plan::ask(&listeners, asked)).await {
-            Ok(asked) => Some(asked?),
-            Err(_late) => {
-                let why = format!("there is no answer within {} s", ASK_PATIENCE.as_secs());
-                Some(plan::AskReport { failure: Some(why), ..plan::AskReport::default() })
-            }
-        };
+        let place = places.clone().try_acquire_owned().map_err(|_| ExplainFailure::Crowded)?;
+        report.asked = Some(plan::ask(&listeners, asked, ASK_PATIENCE, place).await?);
     }
     Ok(report)
 }

@@ -2,7 +2,7 @@
 //! has more lines than one. Both ends are mostly of one build, but what comes from the other side is checked all the
 //! same. Pure.
 
-use super::explain::{ExplainRequest, ExplainTask};
+use super::explain::{ExplainRequest, ExplainRequestError, ExplainTask};
 use super::log_level::LogLevelRequest;
 use crate::directives::cache::Selection;
 use crate::message::{LowerName, NameError, NamePattern, NamePatternError, RecordType};
@@ -99,6 +99,8 @@ pub(super) enum RequestError {
     Malformed(#[from] serde_json::Error),
     #[error("the name cannot be read: {0}")]
     Name(#[from] NameError),
+    #[error(transparent)]
+    Explain(#[from] ExplainRequestError),
     #[error(transparent)]
     Pattern(#[from] NamePatternError),
     #[error(transparent)]
@@ -263,6 +265,10 @@ mod tests {
                 "the name cannot be read",
             ),
             (br#"{"explain":{"name":"a","qtype":1,"client":"x","server":null,"asks":false}}"#, "not a request"),
+            (
+                br#"{"explain":{"name":"a","qtype":1,"client":"10.0.0.1","server":null,"asks":true}}"#,
+                "nobody is asked in the name of another",
+            ),
             (b"\xff", "not a request"),
             (b"", "not a request"),
         ] {

@@ -1,7 +1,7 @@
 //! The server's end: a thread with a runtime of its own, a bounded number of connections, and a deadline for each step.
 
 use super::command::{AdminCommand, COMMAND_PATIENCE, Commands, ask, carry_out};
-use super::explain::explain;
+use super::explain::{MOST_ASKED, explain};
 use super::lines::{read_line, write};
 use super::protocol::{AdminReply, CacheTask, LONGEST_REQUEST, Task, line, read_request};
 use super::queries;
@@ -48,6 +48,8 @@ pub(crate) struct AdminContext {
 struct AdminServer {
     context: AdminContext,
     flushes: Counter,
+    /// For questions that are asked for real.
+    asks: Arc<Semaphore>,
     /// The user that has opened the socket.
     owner: u32,
     strangers: LogThrottle,
@@ -63,7 +65,7 @@ pub(crate) fn serve(listener: OwnedFd, context: AdminContext) -> io::Result<()> 
     listener.set_nonblocking(true)?;
     let name = "nodelocaldns_cache_flushes_total";
     let flushes = context.registry.counter(name, "Times that answers were let go of at a user's wish.", &[]);
-    let server = AdminServer { context, flushes, owner, strangers: LogThrottle::new(Instant::now()) };
+    let server = AdminServer::new(context, flushes, owner);
     let make = || tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let work = move |runtime: tokio::runtime::Runtime| {
         let Err(error) = runtime.block_on(accept(listener, Arc::new(server)));
@@ -105,6 +107,11 @@ async fn accept(listener: StdListener, server: Arc<AdminServer>) -> io::Result<I
 }
 
 impl AdminServer {
+    fn new(context: AdminContext, flushes: Counter, owner: u32) -> Self {
+        let asks = Arc::new(Semaphore::new(MOST_ASKED));
+        Self { context, flushes, asks, owner, strangers: LogThrottle::new(Instant::now()) }
+    }
+
     /// The user at the other end, if it is one that may ask.
     fn admitted(&self, stream: &UnixStream) -> Option<u32> {
         let peer = SocketPeer::of(stream).ok()?;
@@ -123,7 +130,7 @@ impl AdminServer {
         let reply = match timeout(PATIENCE, read_line(stream)).await {
             Ok(request) => match request?.map(|request| read_request(&request)) {
                 Some(Ok(Task::Cache(task))) => self.perform(task, user).await,
-                Some(Ok(Task::Explain(task))) => match explain(&task, &self.context.commands).await {
+                Some(Ok(Task::Explain(task))) => match explain(&task, &self.context.commands, &self.asks).await {
                     Ok(report) => done(&report),
                     Err(error) => AdminReply::Failed(error.to_string()),
                 },
@@ -205,7 +212,7 @@ mod tests {
             commands,
         };
         let flushes = registry.counter("nodelocaldns_cache_flushes_total", "Help.", &[]);
-        (AdminServer { context, flushes, owner, strangers: LogThrottle::new(Instant::now()) }, told)
+        (AdminServer::new(context, flushes, owner), told)
     }
 
     /// What is answered to octets, and the end.

@@ -7,7 +7,7 @@ use crate::admin::{self, ExplainRequest};
 use crate::chain::{Effect, ProcessContext};
 use crate::cli::{Explain, ExplainOf, OutputFormat};
 use crate::message::{Name, RecordType};
-use crate::plan::{self, AskReport, Asked, ExplainReport, QuestionReport, StepReport};
+use crate::plan::{self, AskReport, Asked, ExplainReport, OutcomeKind, QuestionReport, StepReport};
 use anyhow::anyhow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -62,9 +62,10 @@ fn text(report: &ExplainReport) -> String {
     let ExplainReport { verdict, at, question, block, steps, .. } = report;
     let mut out = with_place(verdict, at.as_deref());
     out.push('\n');
-    let cost = match report.asks_upstream {
-        true => "an exchange with an upstream, unless one for the same question is under way",
-        false => "none: what is said is at hand",
+    let cost = match (report.asks_upstream, report.outcome) {
+        (true, OutcomeKind::Answered) => "none for the client: upstreams are asked for a newer answer meanwhile",
+        (true, _) => "an exchange with an upstream, unless one for the same question is under way",
+        (false, _) => "none: what is said is at hand",
     };
     let QuestionReport { name, r#type: qtype, client, server, transport } = question;
     let over = transport.to_uppercase();

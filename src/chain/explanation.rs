@@ -62,8 +62,10 @@ pub struct Step {
 #[derive(Debug, Default)]
 pub struct Explanation {
     pub steps: Vec<Step>,
-    /// What becomes of it, in a few words, and the step that says so.
-    pub verdict: Option<(String, usize)>,
+    /// What becomes of it, in a few words, and where the directive or rule stands that says so.
+    pub verdict: Option<(String, Option<Span>)>,
+    /// Upstreams are asked for a newer answer than the one that the client is given.
+    pub refreshes: bool,
     questions: u8,
     /// Directives that have a step, by keyword and place.
     reached: Vec<(&'static str, Option<Span>)>,
@@ -72,9 +74,7 @@ pub struct Explanation {
 impl Explanation {
     /// Begins a step of a directive; what is said next belongs to it.
     fn begin(&mut self, keyword: &'static str, place: Option<Span>) {
-        if self.steps.len() < MOST_STEPS {
-            self.steps.push(Step { keyword, place, effect: Effect::Passes, says: Vec::new() });
-        }
+        self.steps.push(Step { keyword, place, effect: Effect::Passes, says: Vec::new() });
     }
 
     /// The number of the present step.
@@ -106,6 +106,10 @@ impl Explanation {
 
     /// Why, in a line for the present step.
     pub(crate) fn say(&mut self, line: impl Into<String>) {
+        // Those beyond are not told, but have their place: a verdict may be theirs.
+        if self.steps.len() > MOST_STEPS {
+            return;
+        }
         if let Some(step) = self.steps.last_mut() {
             step.says.push(line.into());
         }
@@ -114,7 +118,7 @@ impl Explanation {
     /// The present step decides what becomes of the question, in these few words. The last that says so counts.
     pub(crate) fn settle(&mut self, effect: Effect, verdict: impl Into<String>) {
         self.set_effect(effect);
-        self.verdict = Some((verdict.into(), self.step()));
+        self.verdict = Some((verdict.into(), self.steps.last().and_then(|step| step.place)));
     }
 
     /// The present step ends the question with what is at hand. `verdict`: in a few words, if there is more to say than
@@ -137,6 +141,22 @@ impl Explanation {
         Course::Known(outcome)
     }
 
+    /// Adds to what becomes of the question.
+    pub(crate) fn add_to_verdict(&mut self, words: &str) {
+        if let Some((verdict, _)) = &mut self.verdict {
+            verdict.push_str(words);
+        }
+    }
+
+    /// Looks whether upstreams are asked for a newer answer while the client is given one that is at hand. What those
+    /// after it would say of that is not told.
+    pub(crate) fn refresh(&mut self, request: &Request<'_>, rest: Following<'_>) {
+        let mut aside = Self { questions: self.questions, ..Self::default() };
+        let asks = matches!(rest.explain(request, &mut aside), Course::Asks);
+        self.questions = aside.questions;
+        self.refreshes |= asks || aside.refreshes;
+    }
+
     /// Counts a question that a directive asks this server itself; false if there are too many.
     pub(crate) fn count_question(&mut self) -> bool {
         let is_allowed = self.questions < MOST_QUESTIONS;
@@ -144,13 +164,20 @@ impl Explanation {
         is_allowed
     }
 
-    /// Notes the directives of a block that have no step, as one before them has ended the question.
+    /// Notes the directives of a block that have no step, as one before them has ended the question, and leaves out
+    /// the steps that are too many.
     pub(crate) fn finish(&mut self, directives: &[BlockDirective]) {
         for BlockDirective { keyword, place, .. } in directives {
             if !self.reached.contains(&(*keyword, *place)) {
                 self.begin(keyword, *place);
                 self.set_effect(Effect::NotReached);
             }
+        }
+        let more = self.steps.len().saturating_sub(MOST_STEPS);
+        if more > 0 {
+            self.steps.truncate(MOST_STEPS);
+            let says = vec![format!("{more} more steps are left out")];
+            self.steps.push(Step { keyword: "-", place: None, effect: Effect::Passes, says });
         }
     }
 }
@@ -218,7 +245,7 @@ impl Following<'_> {
             }
         }
         let failure = Failure::servfail("", self.chain.unanswered());
-        explanation.verdict = Some(("SERVFAIL: no directive of the block answers it".to_owned(), usize::MAX));
+        explanation.verdict = Some(("SERVFAIL: no directive of the block answers it".to_owned(), None));
         Course::Known(Err(failure))
     }
 
@@ -226,5 +253,31 @@ impl Following<'_> {
     pub(crate) fn keyword(&self) -> Option<&'static str> {
         let is_handler = |directive: &&BlockDirective| matches!(directive.role, DirectiveRole::Handler(_));
         self.directives.iter().find(is_handler).map(|directive| directive.keyword)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corefile::FileId;
+
+    #[test]
+    fn steps_that_are_too_many_are_left_out_and_the_verdict_is_that_of_the_step_that_has_it() {
+        let place = |line: usize| Some(Span { file: FileId(0), line: line as u32, column: 1, length: 1 });
+        let mut explanation = Explanation::default();
+        for line in 0..MOST_STEPS {
+            explanation.begin("acl", place(line));
+            explanation.say("one");
+        }
+        explanation.begin("hosts", place(MOST_STEPS));
+        let failure = Failure::servfail("hosts", "it is so");
+        explanation.say("more");
+        explanation.end(Err(failure), None);
+        explanation.finish(&[]);
+        assert_eq!(explanation.verdict, Some(("SERVFAIL: it is so".to_owned(), place(MOST_STEPS))));
+        let (last, told) = explanation.steps.split_last().unwrap();
+        assert_eq!((told.len(), &*last.says), (MOST_STEPS, &["1 more steps are left out".to_owned()][..]));
+        let is_left = |step: &Step| step.says == ["one"] && step.effect == Effect::Passes;
+        assert!(told.iter().all(is_left), "none is written over");
     }
 }

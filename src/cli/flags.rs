@@ -334,7 +334,7 @@ pub(super) struct ExplainFlags {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::server_address)]
     pub server: Option<SocketAddr>,
     /// Ask for real too, as this machine, and show where the time goes. The query is counted and logged as any other
-    #[arg(long, conflicts_with_all = ["client", "conf"])]
+    #[arg(long, conflicts_with_all = ["client", "conf", "dns_port"])]
     pub ask: bool,
     /// Look at this Corefile instead of a server: as if it had just begun to serve, with empty caches
     #[arg(long, value_name = "FILE", value_parser = values::path(), conflicts_with = "admin_socket")]
@@ -342,7 +342,7 @@ pub(super) struct ExplainFlags {
     /// Port of its server blocks that name none [default: 53]
     #[arg(
         long = "dns.port", short = 'p', alias = "p", value_name = "PORT", value_parser = values::port,
-        requires = "conf"
+        requires = "conf", conflicts_with = "admin_socket"
     )]
     pub dns_port: Option<u16>,
     #[command(flatten)]

@@ -7,12 +7,19 @@ use crate::chain::{Answer, BatchClock, Failure, Received, Span, Spans};
 use crate::message::Response;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
-/// Asks the listener that is meant, of these. The query is counted and logged as any other.
+/// Asks the listener that is meant, of these. The query is counted and logged as any other. If there is no answer
+/// within `patience` what is known then is told, and it is asked to its end all the same; `held` is dropped after that.
 ///
 /// # Errors
 /// There is no such listener, or no such query.
-pub(crate) async fn ask(listeners: &[Arc<Listener>], asked: &Asked) -> Result<AskReport, ExplainError> {
+pub(crate) async fn ask(
+    listeners: &[Arc<Listener>],
+    asked: &Asked,
+    patience: Duration,
+    held: impl Send + 'static,
+) -> Result<AskReport, ExplainError> {
     let (listener, _) = choose_listener(listeners, asked)?;
     let question = ExplainedQuestion::new(asked, listener)?;
     let (began, mut reply) = (Instant::now(), Vec::new());
@@ -21,7 +28,25 @@ pub(crate) async fn ask(listeners: &[Arc<Listener>], asked: &Asked) -> Result<As
     // A packet cache of its own is empty, so the directives are asked.
     let mut report = AskReport::default();
     match listener.dispatch(received, &mut PacketCache::default(), &mut reply) {
-        Dispatch::Pending(pending) => report = pending.run_timed(&mut reply).await,
+        Dispatch::Pending(pending) => {
+            let pending = Arc::new(pending);
+            let spans = pending.request.spans.clone().unwrap_or_else(|| Arc::new(Spans::new(1, Instant::now())));
+            let (running, running_spans) = (pending.clone(), spans.clone());
+            // A task of its own: who is not waited for has its end too, and is counted.
+            let run = tokio::spawn(async move {
+                let ended = running.run_timed(running_spans).await;
+                drop(held);
+                ended
+            });
+            match timeout(patience, run).await {
+                Ok(Ok(ended)) => (report, reply) = ended,
+                Ok(Err(error)) => report = pending.timed_report(&spans, failed(format!("it has not ended: {error}"))),
+                Err(_late) => {
+                    let why = format!("no answer within {} s, it is still asked", patience.as_secs());
+                    report = pending.timed_report(&spans, failed(why));
+                }
+            }
+        }
         Dispatch::ReplyAndRefresh(refresh) => {
             report.is_at_hand = true;
             tokio::spawn(async move { refresh.run(&mut Vec::new()).await });
@@ -37,21 +62,25 @@ pub(crate) async fn ask(listeners: &[Arc<Listener>], asked: &Asked) -> Result<As
 }
 
 impl Pending {
-    /// [`Pending::run`], and what it waited for.
-    async fn run_timed(&self, reply: &mut Vec<u8>) -> AskReport {
+    /// [`Pending::run`], and what it waited for, with the reply.
+    async fn run_timed(&self, spans: Arc<Spans>) -> (AskReport, Vec<u8>) {
         let request = self.request.borrow();
-        let spans = self.request.spans.clone().unwrap_or_else(|| Arc::new(Spans::new(1, Instant::now())));
-        let mut report = AskReport::default();
+        let (mut report, mut reply) = (AskReport::default(), Vec::new());
         let run = async {
             let outcome = self.outcome(request).await;
             match &outcome {
                 Ok(Answer { from, .. }) => report.answered_by = (*from).to_owned(),
                 Err(Failure { cause, .. }) => report.failure = Some(cause.clone()),
             }
-            self.finish_guarded(request, outcome, reply);
+            self.finish_guarded(request, outcome, &mut reply);
         };
         spans.clone().scope(run).await;
-        let route = request.trail.map(|trail| trail.route()).unwrap_or_default();
+        (self.timed_report(&spans, report), reply)
+    }
+
+    /// `report`, and what it has waited for so far.
+    fn timed_report(&self, spans: &Spans, report: AskReport) -> AskReport {
+        let route = self.request.borrow().trail.map(|trail| trail.route()).unwrap_or_default();
         let recorded = spans.recorded();
         AskReport {
             upstream: route.upstream.map(|upstream| upstream.to_string()),
@@ -62,6 +91,10 @@ impl Pending {
             ..report
         }
     }
+}
+
+fn failed(why: String) -> AskReport {
+    AskReport { failure: Some(why), ..AskReport::default() }
 }
 
 fn timed(spans: &[Span], index: usize) -> Option<TimedStep> {

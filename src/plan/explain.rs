@@ -40,7 +40,7 @@ impl ExplainedQuestion {
     pub(super) fn new(asked: &Asked, listener: &Listener) -> Result<Self, ExplainError> {
         let wire = Query::compose(0, asked.name.as_wire(), asked.qtype, true);
         let query = Query::read(&wire).map_err(|rejection| ExplainError::Unreadable(rejection.to_string()))?;
-        let local = listener.address;
+        let local = local_address(listener.address, asked);
         let own: IpAddr = match local {
             SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
@@ -68,6 +68,25 @@ impl ExplainedQuestion {
             is_cut_later: false,
         }
     }
+}
+
+/// The address that the query comes to. A listener without `bind` has all addresses of this machine: the one that is
+/// asked is meant, else loopback of the client's family, and of IPv4 if nobody says which.
+fn local_address(listener: SocketAddr, asked: &Asked) -> SocketAddr {
+    if !listener.ip().is_unspecified() {
+        return listener;
+    }
+    let own: IpAddr = match (asked.client, listener) {
+        (Some(IpAddr::V6(_)), SocketAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+        _ => Ipv4Addr::LOCALHOST.into(),
+    };
+    let server = asked.server.map(|server| server.ip()).filter(|server| !server.is_unspecified());
+    SocketAddr::new(server.unwrap_or(own), listener.port())
+}
+
+/// Whether queries to `server` come to a listener that has all addresses of this machine, or all of IPv4.
+fn takes_all(listener: SocketAddr, server: SocketAddr) -> bool {
+    listener.ip().is_unspecified() && listener.port() == server.port() && (listener.is_ipv6() || server.is_ipv4())
 }
 
 /// Why there is nothing to explain.
@@ -103,7 +122,8 @@ pub(super) fn choose_listener<'l>(
         texts.join(", ")
     };
     if let Some(server) = asked.server {
-        let found = listeners.iter().find(|listener| listener.address == server);
+        let exact = listeners.iter().find(|listener| listener.address == server);
+        let found = exact.or_else(|| listeners.iter().find(|listener| takes_all(listener.address, server)));
         return match found {
             Some(listener) => Ok((listener, None)),
             None => Err(ExplainError::NotServed(server, addresses(&mut listeners.iter()))),
@@ -131,9 +151,9 @@ impl Listener {
         let mut report = ExplainReport {
             question: QuestionReport {
                 name: query.name.to_string(),
-                r#type: query.qtype.to_string(),
+                r#type: type_text(query.qtype),
                 client: peer.client.ip().to_string(),
-                server: self.address.to_string(),
+                server: peer.local.to_string(),
                 transport: match self.protocol.is_plain() {
                     true => peer.transport.label().to_owned(),
                     false => self.protocol.name().to_lowercase(),
@@ -195,9 +215,9 @@ impl Listener {
     }
 
     fn fill(&self, report: &mut ExplainReport, explanation: Explanation, course: Course) {
-        if let Some((verdict, step)) = explanation.verdict {
+        if let Some((verdict, place)) = explanation.verdict {
             report.verdict = verdict;
-            report.at = explanation.steps.get(step).and_then(|step| self.place(step.place));
+            report.at = self.place(place);
         }
         let step = |step: crate::chain::Step| StepReport {
             directive: step.keyword.to_owned(),
@@ -206,6 +226,7 @@ impl Listener {
             says: step.says,
         };
         report.steps = explanation.steps.into_iter().map(step).collect();
+        report.asks_upstream = explanation.refreshes;
         match course {
             Course::Asks => (report.outcome, report.asks_upstream) = (OutcomeKind::Forwarded, true),
             Course::Known(Ok(Answer { response, from })) => {
@@ -226,6 +247,14 @@ impl Listener {
         let place = place?;
         let file = self.files.get(place.file.0 as usize)?;
         Some(format!("{}:{}", file.display(), place.line))
+    }
+}
+
+/// A type as a zone file has it: two that are no types have mnemonics in logs alone.
+fn type_text(qtype: RecordType) -> String {
+    match qtype {
+        RecordType(number @ (0 | u16::MAX)) => format!("TYPE{number}"),
+        known => known.to_string(),
     }
 }
 

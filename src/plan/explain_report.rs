@@ -33,7 +33,8 @@ pub(crate) struct ExplainReport {
     pub rcode: Option<String>,
     /// The directive that answers, if one does.
     pub answered_by: Option<String>,
-    /// An upstream must be asked for it.
+    /// An upstream is asked for it: before the client is answered, or, where it is given a stale answer, for a newer
+    /// one.
     pub asks_upstream: bool,
     pub question: QuestionReport,
     /// The server block that takes it.
@@ -56,7 +57,7 @@ pub(crate) struct QuestionReport {
     pub name: String,
     pub r#type: String,
     pub client: String,
-    /// The listen address that is asked.
+    /// The address that is asked.
     pub server: String,
     /// What is spoken there: `udp`, `tls` or `https`.
     pub transport: String,

@@ -26,7 +26,7 @@ pub(crate) use dispatch::Pending;
 pub(crate) use explain::{Asked, ExplainError, explain};
 #[cfg(test)]
 pub(crate) use explain_report::TimedStep;
-pub(crate) use explain_report::{AskReport, ExplainReport, QuestionReport, StepReport};
+pub(crate) use explain_report::{AskReport, ExplainReport, OutcomeKind, QuestionReport, StepReport};
 pub use packet_cache::PacketCache;
 pub(crate) use packet_cache::PacketHit;
 pub(crate) use scheme::{ClientProtocol, Https, HttpsResponses};

@@ -5,7 +5,7 @@ use super::edns::{EdnsOperation, EdnsOption, EdnsRule};
 use super::rule::{RewriteAction, RewriteOutcome, RewriteRule, judge};
 use super::{KEYWORD, Rewrite, rewritten};
 use crate::chain::{Answer, Course, Effect, Explanation, Failure, Following, Request};
-use crate::message::Edit;
+use crate::message::{Edit, Rcode};
 use std::slice::from_ref;
 
 impl Rewrite {
@@ -19,6 +19,7 @@ impl Rewrite {
         let step = explanation.step();
         let mut change = RewrittenRequest::new(request.query);
         let mut matched = 0;
+        let mut code_place = None;
         for rule in self.rules.iter() {
             // Judged one by one, each says whether it is for what those before have made.
             change.is_touched = false;
@@ -38,6 +39,9 @@ impl Rewrite {
             }
             explanation.set_effect(Effect::Changes);
             explanation.say(rule.words(&change));
+            if matches!(rule.action, RewriteAction::Rcode(..)) {
+                code_place = Some(rule.place);
+            }
             if !rule.goes_on {
                 break;
             }
@@ -46,6 +50,15 @@ impl Rewrite {
             explanation.say("no rule is for it");
             return rest.explain(request, explanation);
         }
+        // That the answer has another code when it comes back.
+        let tell_code = |explanation: &mut Explanation, from: Rcode, to: Rcode| {
+            if from != to {
+                explanation.again(step);
+                code_place.into_iter().for_each(|place| explanation.set_place(place));
+                explanation.say(format!("{from} becomes {to}"));
+                explanation.settle(Effect::Changes, format!("{to} by {KEYWORD}"));
+            }
+        };
         let asked = rewritten(request, &change);
         match rest.explain(&asked.borrow(), explanation) {
             Course::Known(Ok(Answer { mut response, from })) => {
@@ -56,6 +69,8 @@ impl Rewrite {
                     explanation.set_effect(Effect::Changes);
                     explanation
                         .say(format!("the alias leads to {} instead, which is asked for in turn:", alias.target));
+                    // What becomes of that question does not decide what becomes of this one.
+                    let verdict = explanation.verdict.clone();
                     match lookup.explain(&alias.question(&asked), explanation) {
                         Course::Asks => return Course::Asks,
                         Course::Known(Ok(found)) => {
@@ -63,12 +78,16 @@ impl Rewrite {
                         }
                         Course::Known(Err(_)) => {}
                     }
+                    explanation.verdict = verdict;
                 }
                 if change.leaves_records() {
                     return Course::Known(Ok(Answer { response, from }));
                 }
                 match response.edited(request.query, request.wire, &change) {
-                    Ok(response) => Course::Known(Ok(Answer { response, from })),
+                    Ok(edited) => {
+                        tell_code(explanation, response.rcode(), edited.rcode());
+                        Course::Known(Ok(Answer { response: edited, from }))
+                    }
                     Err(error) => {
                         explanation.again(step);
                         let failure = Failure::servfail(KEYWORD, format!("the answer cannot be rewritten: {error}"));
@@ -77,7 +96,9 @@ impl Rewrite {
                 }
             }
             Course::Known(Err(failure)) => {
-                Course::Known(Err(Failure { rcode: change.rcode(failure.rcode), ..failure }))
+                let rcode = change.rcode(failure.rcode);
+                tell_code(explanation, failure.rcode, rcode);
+                Course::Known(Err(Failure { rcode, ..failure }))
             }
             Course::Asks => Course::Asks,
         }

@@ -214,3 +214,71 @@ async fn the_listen_address_is_the_one_that_is_named_or_the_first_that_has_a_blo
     assert!(error.starts_with("nothing is served at 127.0.0.9:53; there are: 127.0.0.1:"), "{error}");
     assert!(explain(&[], &nowhere, Instant::now()).is_err());
 }
+
+#[tokio::test]
+async fn a_listener_of_all_addresses_is_asked_at_the_one_that_is_named_or_over_ipv4() {
+    let plan = config("example:53 {\n acl {\n  block net ::1/128\n }\n whoami\n}\n").build(&process()).unwrap();
+    let of = |server: &str, client: &str| {
+        let server = (!server.is_empty()).then(|| server.parse().unwrap());
+        let report = report(&plan, &Asked { server, ..asked("a.example.", "A", client) }, Instant::now());
+        (report.question.client, report.question.server, report.rcode.unwrap())
+    };
+    let expected = |client: &str, server: &str, rcode: &str| (client.to_owned(), server.to_owned(), rcode.to_owned());
+    assert_eq!(of("", ""), expected("127.0.0.1", "127.0.0.1:53", "NOERROR"), "most clients are of IPv4");
+    assert_eq!(of("", "2001:db8::1"), expected("2001:db8::1", "[::1]:53", "NOERROR"));
+    assert_eq!(of("169.254.20.10:53", ""), expected("127.0.0.1", "169.254.20.10:53", "NOERROR"));
+    assert_eq!(of("[::1]:53", ""), expected("::1", "[::1]:53", "REFUSED"));
+    assert_eq!(of("[::]:53", ""), expected("127.0.0.1", "127.0.0.1:53", "NOERROR"));
+    let other_port = Asked { server: Some("127.0.0.1:54".parse().unwrap()), ..asked("a.example.", "A", "") };
+    assert!(explain(&plan.listeners, &other_port, Instant::now()).is_err());
+}
+
+/// Answers one query for `a.example.` with an address that is good for ten seconds.
+async fn answer_once(upstream: &tokio::net::UdpSocket) {
+    let mut message = [0; 512];
+    let (_, client) = upstream.recv_from(&mut message).await.unwrap();
+    message[2] |= 0x80;
+    message[4..12].copy_from_slice(&[0, 1, 0, 1, 0, 0, 0, 0]);
+    let question = 12 + "1a7example0".len() + 4;
+    let record = [0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 10, 0, 4, 192, 0, 2, 1];
+    message[question..][..record.len()].copy_from_slice(&record);
+    upstream.send_to(&message[..question + record.len()], client).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stale_answer_is_said_to_cost_an_exchange_and_one_that_is_verified_to_be_at_hand() {
+    for (mode, expected) in [("immediate", "answered from the cache, stale: "), ("verify", "asks 127.0.0.1:")] {
+        let upstream = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = upstream.local_addr().unwrap();
+        let block = format!("cache {{\n  serve_stale 1h {mode}\n }}\n forward . {address}");
+        let plan = config(&format!("example:53 {{\n bind 127.0.0.1\n {block}\n}}\n")).build(&process()).unwrap();
+        let asked = asked("a.example.", "A", "");
+        let ask = super::super::ask(&plan.listeners, &asked, Duration::from_secs(60), ());
+        let (answer, ()) = tokio::join!(ask, answer_once(&upstream));
+        assert_eq!(answer.unwrap().rcode.as_deref(), Some("NOERROR"));
+        let report = report(&plan, &asked, Instant::now() + Duration::from_secs(60));
+        assert!(report.verdict.starts_with(expected) && report.asks_upstream, "{report:#?}");
+        let else_stale = "; if no newer answer comes in time, the stale one of the cache is served";
+        assert_eq!(report.verdict.ends_with(else_stale), mode == "verify", "{report:#?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_question_that_takes_too_long_is_told_and_it_is_asked_to_its_end() {
+    let upstream = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = upstream.local_addr().unwrap();
+    let text = format!("example:53 {{\n bind 127.0.0.1\n prometheus\n forward . {address}\n}}\n");
+    let process = process();
+    let plan = config(&text).build(&process).unwrap();
+    let (held, ended) = tokio::sync::oneshot::channel::<()>();
+    let patience = Duration::from_millis(50);
+    let report = super::super::ask(&plan.listeners, &asked("a.example.", "A", ""), patience, held).await.unwrap();
+    assert_eq!(report.failure.as_deref(), Some("no answer within 0 s, it is still asked"));
+    assert!(report.ms > 0.0 && report.rcode.is_none(), "{report:?}");
+    assert!(report.steps.iter().any(|step| step.what == "forward" && step.ms.is_none()), "{report:?}");
+
+    answer_once(&upstream).await;
+    assert!(ended.await.is_err(), "it is dropped");
+    let is_counted = |line: &str| line.starts_with("coredns_dns_responses_total") && line.contains("NOERROR");
+    assert!(process.registry.encode().lines().any(is_counted));
+}

@@ -264,6 +264,16 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        block: "rewrite rcode a.example NOERROR NXDOMAIN\nwhoami",
+        asked: ("a.example.", "A", ""),
+        expected: &[
+            "NXDOMAIN by rewrite (Corefile:3)",
+            "3 rewrite changes: NOERROR of the answer becomes NXDOMAIN",
+            "4 whoami answers: tells every client its own address, port and transport",
+            "3 rewrite changes: NOERROR becomes NXDOMAIN",
+        ],
+    },
+    Case {
         block: "rewrite edns0 local set 0xffee abc\nrewrite cname exact b.example a.example\ncache\nhosts {\n 192.0.2.7 a.example\n}",
         asked: ("a.example.", "A", ""),
         expected: &[
@@ -277,7 +287,7 @@ const CASES: &[Case] = &[
         block: "rewrite cname exact b.example. a.example.\ntemplate IN A c.example. {\n answer \"{{ .Name }} 60 IN CNAME b.example.\"\n}\nhosts {\n 192.0.2.7 a.example\n fallthrough\n}",
         asked: ("c.example.", "A", ""),
         expected: &[
-            "answered by hosts (Corefile:7)",
+            "answered by template (Corefile:4)",
             "3 rewrite changes: targets of aliases in the answer that it is for lead elsewhere",
             "4 template answers: this template is for it, by its zone c.example.; its answer is an alias for b.example., \
              which is asked for in turn:",
@@ -387,6 +397,15 @@ async fn every_directive_says_what_it_would_do() {
         let found = explained(&format!(".:53 {{\n bind 127.0.0.1\n{block}\n}}\n"), name, qtype, client);
         assert_eq!(found, *expected, "{name} {qtype} {client}\n{block}");
     }
+}
+
+#[tokio::test]
+async fn a_question_that_an_alias_leads_to_does_not_decide_what_becomes_of_the_first() {
+    let block = "acl b.example. {\n drop net 0.0.0.0/0\n}\nrewrite cname exact c.example. b.example.\n\
+                 template IN A a.example. {\n answer \"{{ .Name }} 60 IN CNAME c.example.\"\n}";
+    let found = explained(&format!(".:53 {{\n bind 127.0.0.1\n{block}\n}}\n"), "a.example.", "A", "");
+    assert!(found[0].starts_with("answered by template"), "{found:#?}");
+    assert!(found.iter().any(|line| line.contains("acl drops")), "{found:#?}");
 }
 
 #[test]

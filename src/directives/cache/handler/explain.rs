@@ -16,6 +16,8 @@ struct KeptAnswer {
     verdict: String,
     /// The upstreams are asked first.
     is_verified: bool,
+    /// They are asked meanwhile.
+    is_refreshed: bool,
 }
 
 impl Inner {
@@ -36,7 +38,10 @@ impl Inner {
             explanation.say(says);
         }
         match kept {
-            Some(KeptAnswer { response, verdict, is_verified: false, .. }) => {
+            Some(KeptAnswer { response, verdict, is_verified: false, is_refreshed, .. }) => {
+                if is_refreshed {
+                    explanation.refresh(request, rest);
+                }
                 explanation.end(Ok(Answer { response, from: KEYWORD }), Some(verdict))
             }
             Some(KeptAnswer { response: stale, verdict, .. }) => match rest.explain(request, explanation) {
@@ -46,7 +51,11 @@ impl Inner {
                     explanation.say("serves the stale answer, as that is none that renews it");
                     explanation.end(Ok(Answer { response: stale, from: KEYWORD }), Some(verdict))
                 }
-                Course::Asks => Course::Asks,
+                Course::Asks => {
+                    explanation
+                        .add_to_verdict("; if no newer answer comes in time, the stale one of the cache is served");
+                    Course::Asks
+                }
             },
             None => {
                 explanation.say(self.other_flags(request));
@@ -76,27 +85,29 @@ impl Inner {
                 says: format!("keeps {rcode} since {age} s, for {left} s more{}", self.prefetch_words(&hit, left)),
                 verdict: format!("answered from the cache, {left} s left"),
                 is_verified: false,
+                is_refreshed: false,
             },
             Age::Stale(seconds) => {
-                let (is_verified, how) = self.stale_words(&hit, now);
+                let (is_verified, is_refreshed, how) = self.stale_words(&hit, now);
                 let says = format!("keeps {rcode} since {age} s, and serves it stale: {how}");
                 let verdict = format!("answered from the cache, stale: it has expired {seconds} s ago");
-                KeptAnswer { response, says, verdict, is_verified }
+                KeptAnswer { response, says, verdict, is_verified, is_refreshed }
             }
             Age::Gone => return None,
         })
     }
 
-    /// Whether the upstreams are asked before a stale answer is served, and what is done about a newer one.
-    fn stale_words(&self, hit: &Hit<'_>, now: Moment) -> (bool, &'static str) {
+    /// Whether the upstreams are asked before a stale answer is served, whether they are meanwhile, and how that is
+    /// said.
+    fn stale_words(&self, hit: &Hit<'_>, now: Moment) -> (bool, bool, &'static str) {
         let refresh = &hit.entry.refresh;
         if refresh.is_pausing(now) {
-            return (false, "at once, as no newer one came a moment ago");
+            return (false, false, "at once, as no newer one came a moment ago");
         }
         match (self.verifies(), refresh.is_begun(now)) {
-            (true, _) => (true, "if no newer one comes in time"),
-            (false, true) => (false, "at once, while a newer one is on its way"),
-            (false, false) => (false, "at once, and a newer one is asked for meanwhile"),
+            (true, _) => (true, false, "if no newer one comes in time"),
+            (false, true) => (false, false, "at once, while a newer one is on its way"),
+            (false, false) => (false, true, "at once, and a newer one is asked for meanwhile"),
         }
     }
 
