@@ -2,8 +2,9 @@
 //! (`nodelocaldns queries`). docs/queries.md is what users read.
 //!
 //! # Cost
-//! While nobody taps, a miss and whatever is refused or dropped costs the load of a flag ([`QueryTaps::is_on`]), and a
-//! hit nothing: the count down that chooses the hits that are recorded is at its end for each hit while somebody taps
+//! While nobody taps, a miss and whatever is refused or dropped costs the load of a flag ([`QueryTaps::is_on`]), a hit
+//! of the packet cache nothing, and any other the writing of a number (which handler has answered): the count down that
+//! chooses the hits that are recorded is at its end for each hit while somebody taps
 //! ([`crate::query_stats::Sampler::set_every`]).
 //!
 //! A worker never waits. What a tap's filter lets through is copied into a channel of its own, which is bounded in
