@@ -114,6 +114,29 @@ pub struct Request<'a> {
     pub is_cut_later: bool,
 }
 
+impl<'a> Request<'a> {
+    /// A client's request as it is before a listener or a directive has added anything: of the first listen address and
+    /// zone, and without options.
+    pub(crate) fn new(wire: &'a [u8], query: &'a Query, peer: &'a Peer, received: Instant) -> Self {
+        Self {
+            wire,
+            query,
+            peer,
+            server_index: 0,
+            zone: 0,
+            udp_cap: None,
+            client_subnet: None,
+            nsid: None,
+            options: None,
+            metadata: None,
+            trail: None,
+            received,
+            purpose: Purpose::Answer,
+            is_cut_later: false,
+        }
+    }
+}
+
 impl Request<'_> {
     /// Everything that the answer may depend on.
     pub fn key(&self) -> RequestKey<'_> {

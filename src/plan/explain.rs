@@ -4,7 +4,7 @@
 use super::explain_report::{BlockReport, ExplainReport, OutcomeKind, QuestionReport, StepReport};
 use super::near_zones::near_zones;
 use super::{Choice, Listener, ZoneBinding};
-use crate::chain::{Answer, Course, Explanation, Following, Peer, Purpose, Request, Transport};
+use crate::chain::{Answer, Course, Explanation, Following, Peer, Request, Transport};
 use crate::corefile::Span;
 use crate::message::{Name, Query, Rcode, RecordType, Response};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -51,22 +51,7 @@ impl ExplainedQuestion {
     }
 
     pub(super) fn request(&self, received: Instant) -> Request<'_> {
-        Request {
-            wire: &self.wire,
-            query: &self.query,
-            peer: &self.peer,
-            server_index: 0,
-            zone: 0,
-            udp_cap: None,
-            client_subnet: None,
-            nsid: None,
-            options: None,
-            metadata: None,
-            trail: None,
-            received,
-            purpose: Purpose::Answer,
-            is_cut_later: false,
-        }
+        Request::new(&self.wire, &self.query, &self.peer, received)
     }
 }
 

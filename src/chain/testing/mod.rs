@@ -7,7 +7,7 @@ pub(crate) use exchange::{PlainRecord, Sample, SharedOutput, process};
 use super::{
     Answer, BlockConfig, BuildContext, Built, Chain, Course, Endpoint, Explanation, Failure, FastPath, Following,
     Handler, HttpAnswer, HttpAnswers, Interfaces, Loaders, Next, Outcome, Parse, ParseContext, Peer, ProcessContext,
-    Purpose, Request, Transport,
+    Request, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
 use crate::go_regex::Patterns;
@@ -122,22 +122,7 @@ impl Question {
         Self { wire, query, peer }
     }
     pub(crate) fn request(&self) -> Request<'_> {
-        Request {
-            wire: &self.wire,
-            query: &self.query,
-            peer: &self.peer,
-            server_index: 0,
-            zone: 0,
-            udp_cap: None,
-            client_subnet: None,
-            nsid: None,
-            options: None,
-            metadata: None,
-            trail: None,
-            received: Instant::now(),
-            purpose: Purpose::Answer,
-            is_cut_later: false,
-        }
+        Request::new(&self.wire, &self.query, &self.peer, Instant::now())
     }
     /// Asks a chain of this one handler, whose end answers REFUSED.
     pub(crate) async fn ask(&self, handler: &Arc<dyn Handler>) -> Outcome {

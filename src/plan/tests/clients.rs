@@ -114,22 +114,7 @@ async fn a_rewritten_cname_target_is_asked_for_at_the_block_that_has_it() {
     let wire = question("there.other.");
     let query = Query::read(&wire).unwrap();
     let peer = peer();
-    let request = Request {
-        wire: &wire,
-        query: &query,
-        peer: &peer,
-        server_index: 7,
-        zone: 7,
-        udp_cap: None,
-        client_subnet: None,
-        nsid: None,
-        options: None,
-        metadata: None,
-        trail: None,
-        received: Instant::now(),
-        purpose: crate::chain::Purpose::Answer,
-        is_cut_later: false,
-    };
+    let request = Request { server_index: 7, zone: 7, ..Request::new(&wire, &query, &peer, Instant::now()) };
     use crate::chain::Resolver;
     assert_eq!(plan.listeners[0].resolve(request).await.unwrap().from, "whoami");
     let elsewhere = question("there.nowhere.");

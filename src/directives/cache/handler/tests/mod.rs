@@ -115,22 +115,7 @@ impl Bench {
 
     fn request<'a>(&self, peer: &'a Peer, (wire, query): &'a (Vec<u8>, Query), purpose: Purpose) -> Request<'a> {
         let received = self.start + Duration::from_millis(self.now_millis);
-        Request {
-            wire,
-            query,
-            peer,
-            server_index: 0,
-            zone: 0,
-            udp_cap: None,
-            client_subnet: None,
-            nsid: None,
-            options: None,
-            metadata: None,
-            trail: None,
-            received,
-            purpose,
-            is_cut_later: false,
-        }
+        Request { purpose, ..Request::new(wire, query, peer, received) }
     }
 
     fn serve_fast(&self, asked: &(Vec<u8>, Query)) -> (FastPath, Vec<u8>) {
