@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
 const IN_HAND: usize = 64;
 
 /// How long KubeDNS's questions are counted while no client asks, and how many a second may be the program's.
-const NOBODY_ASKS: Duration = Duration::from_secs(20);
+const NOBODY_ASKS: Duration = Duration::from_secs(10);
 const MOST_A_SECOND: u64 = 5;
 
 /// Within which it ends after SIGTERM, also when it cannot say so. kubelet waits longer.

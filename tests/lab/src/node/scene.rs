@@ -19,7 +19,7 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub const ADDRESSES: &[&str] = &[LOCALS[0], LOCALS[1], CLUSTER_IPS[0], CLUSTER_IPS[1]];
 
 /// Queries a second that an emulated machine has time for.
-pub const RATE: u32 = 400;
+pub const RATE: u32 = 200;
 
 /// Before and after what is done while clients ask.
 const LEAD: Duration = Duration::from_millis(500);
