@@ -219,3 +219,13 @@ fn without_a_terminal_it_says_what_to_do() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && said.contains("--once"), "{said}");
 }
+
+#[test]
+fn an_agent_is_found_by_the_name_of_its_host() {
+    let agent = Agent::start("404 Not Found", String::new());
+    let from = agent.from.replace("127.0.0.1", "localhost");
+    let mut top = Command::new(binary());
+    let output = top.args(["top", "--once", "--from", &from]).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&from) && said.contains("is not served"), "{said}");
+}

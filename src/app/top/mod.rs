@@ -5,7 +5,8 @@ mod terminal;
 mod text;
 
 use crate::cli::{OutputFormat, StatusUrl, TopMode};
-use crate::net::http_client;
+use crate::message::Name;
+use crate::net::{HostLookup, http_client};
 use crate::query_stats::{Report, Row, VERSION};
 use crate::threads;
 use anyhow::{Context, anyhow, bail, ensure};
@@ -13,8 +14,9 @@ use live::{Live, Next};
 use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{self, TryRecvError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -158,10 +160,9 @@ struct Answer {
 async fn ask(from: &StatusUrl) -> anyhow::Result<Answer> {
     let url = shown(from);
     let ask = async {
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((from.host.as_str(), from.port)).await?.collect();
         let mut failure = anyhow::anyhow!("the name has no address");
-        for address in found {
-            match http_client::get_text(address, &from.path, LIMIT).await {
+        for address in addresses_of(&from.host).await? {
+            match http_client::get_text(SocketAddr::new(address, from.port), &from.path, LIMIT).await {
                 Ok((status, text)) => return Ok(Answer { status: status.as_u16(), text }),
                 Err(error) => failure = anyhow::Error::from_boxed(error),
             }
@@ -172,6 +173,16 @@ async fn ask(from: &StatusUrl) -> anyhow::Result<Answer> {
     let asked = tokio::time::timeout(PATIENCE, ask).await;
     let asked = asked.unwrap_or_else(|_| bail!("no answer within {} s", PATIENCE.as_secs()));
     asked.with_context(|| format!("cannot ask {url}: {help}"))
+}
+
+/// Of a host name or an address. Not by the C library's getaddrinfo: a static program has no modules for it, and would be
+/// a fiftieth larger.
+async fn addresses_of(host: &str) -> anyhow::Result<Vec<IpAddr>> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    let lookup = HostLookup { resolvers: Vec::new(), files: Arc::new(|path| std::fs::read_to_string(path)) };
+    Ok(lookup.addresses_of(&Name::parse(host)?).await?.0)
 }
 
 /// Why an answer is no status.

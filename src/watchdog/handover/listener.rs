@@ -11,6 +11,7 @@ use rustix::net::{
 };
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -155,8 +156,8 @@ pub(super) fn connect(path: &Path) -> Result<Option<Channel>, HandoverError> {
 /// Whether these sockets, and one opened here and now, belong to the same network namespace, as far as the kernel tells
 /// (Linux 5.14).
 pub(super) fn belong_to_this_network_namespace(sockets: &[OwnedFd]) -> bool {
-    let Ok(here) = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|own| network_namespace_cookie(own.as_fd()))
-    else {
+    let own = std::net::UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let Ok(here) = own.and_then(|own| network_namespace_cookie(own.as_fd())) else {
         return true;
     };
     sockets.iter().all(|socket| network_namespace_cookie(socket.as_fd()).is_ok_and(|there| there == here))
