@@ -175,8 +175,8 @@ async fn ask(from: &StatusUrl) -> anyhow::Result<Answer> {
     asked.with_context(|| format!("cannot ask {url}: {help}"))
 }
 
-/// Of a host name or an address. Not by the C library's getaddrinfo: a static program has no modules for it, and would be
-/// a fiftieth larger.
+/// Of a host name or an address. Not by the C library's getaddrinfo: a static program has no modules for it, and would
+/// hold more of that library.
 async fn addresses_of(host: &str) -> anyhow::Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
